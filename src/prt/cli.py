@@ -1,0 +1,317 @@
+"""The command line: one typed function per stage. Heavy imports wait inside, so that ``prt --help`` answers at once."""
+
+import json
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prt.errors import InputError, known
+
+if TYPE_CHECKING:
+    import torch
+
+    from prt.training import Recipe
+
+app = typer.Typer(
+    help="Portable Reward Tuning: train a reward once, use it on any model with the same labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True)
+app.add_typer(vision, name="vision")
+
+Out = Annotated[Path, typer.Option(help="What to write.")]
+Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_clip, or local-dir:FOLDER.")]
+Data = Annotated[Path, typer.Option(help="Folder of a prepared data set.")]
+Head = Annotated[Path, typer.Option(help="File of a zero-shot head.")]
+RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
+Workers = Annotated[int, typer.Option(help="Processes that decode images; 0: none beside this one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
+
+
+@vision.command()
+def pretrain(
+    architecture: Annotated[str, typer.Option(help="Name in prt.embedded.pretrain.ARCHITECTURES.")],
+    corpus: Annotated[str, typer.Option(help="Name in prt.embedded.glyphs.CORPORA.")],
+    out: Out,
+    checkpoint: Annotated[Path, typer.Option(help="File to resume from.")],
+    recipe: RecipeJson = "{}",
+    seed: int = 0,
+) -> None:
+    """Pretrain a small CLIP of the embedded default on glyphs."""
+    _threads()
+    from prt.embedded.pretrain import pretrain
+
+    pretrain(architecture, corpus, _recipe(json.loads(recipe)), seed, out, checkpoint)
+
+
+@vision.command()
+def prepare(
+    source: Annotated[
+        str, typer.Option(help="embedded:NAME, folder:PATH, torchvision:CLASS or huggingface:REPOSITORY.")
+    ],
+    out: Out,
+    downloads: Annotated[Path, typer.Option(help="Where downloads are kept.")] = Path("downloads"),
+    classes: Annotated[str, typer.Option(help="Class names as a JSON list; empty: the source's own.")] = "[]",
+    templates: Annotated[str, typer.Option(help="Prompts as a JSON list, with {} for the class.")] = "[]",
+    validation: Annotated[float, typer.Option(help="Share of the training images held out.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share held out where the source has no test split.")] = 0.2,
+) -> None:
+    """Make a data set: three splits and a manifest."""
+    from prt.vision.datasets import prepare
+
+    prepare(
+        source,
+        out,
+        root=downloads,
+        classes=json.loads(classes),
+        templates=json.loads(templates),
+        validation=validation,
+        test=test,
+    )
+
+
+@vision.command()
+def head(spec: Spec, data: Data, out: Out) -> None:
+    """Make the zero-shot head of a backbone for a data set's class names and prompts."""
+    _threads()
+    from prt.vision.backbones import load_backbone
+    from prt.vision.datasets import read_manifest
+    from prt.vision.head import make_head
+
+    manifest = read_manifest(data)
+    make_head(load_backbone(spec), manifest.classes, manifest.templates, out)
+
+
+@vision.command()
+def score(
+    spec: Spec,
+    backbone: Annotated[str, typer.Option(help="The backbone's name in the tables.")],
+    dataset: Annotated[str, typer.Option(help="The data set's name in the tables.")],
+    data: Data,
+    head: Head,
+    out: Annotated[Path, typer.Option(help="Folder for validation.safetensors and test.safetensors.")],
+    recipe: RecipeJson = "{}",
+    workers: Workers = 0,
+    device: Device = "auto",
+) -> None:
+    """Score a pretrained backbone on the validation and test splits."""
+    _threads()
+    from prt.vision.datasets import read_manifest
+    from prt.vision.tune import Tuner
+
+    tuner = Tuner(spec, head, read_manifest(data), _device(device), workers)
+    for split in ("validation", "test"):
+        tuner.pretrained_scores(backbone, dataset, split, _recipe(json.loads(recipe))).save(
+            out / f"{split}.safetensors"
+        )
+
+
+@vision.command()
+def tune(
+    spec: Spec,
+    backbone: Annotated[str, typer.Option(help="The backbone's name in the tables.")],
+    dataset: Annotated[str, typer.Option(help="The data set's name in the tables.")],
+    data: Data,
+    head: Head,
+    method: Annotated[str, typer.Option(help="ft (fine-tune) or prt (tune a reward).")],
+    regimes: Annotated[str, typer.Option(help="JSON: number of shots ('full': all images) → recipe.")],
+    seed: Annotated[list[int], typer.Option(help="Once for every run.")],
+    out: Annotated[Path, typer.Option(help="Folder for SHOTS/SEED/.")],
+    checkpoints: Annotated[Path, typer.Option(help="Folder to resume from.")],
+    alpha: Annotated[float, typer.Option(help="Weight of entropy maximisation (eq. 12), for prt.")] = 0.0,
+    every: Annotated[int, typer.Option(help="Iterations between evaluations of the curve; 0: none.")] = 0,
+    workers: Workers = 0,
+    device: Device = "auto",
+) -> None:
+    """Fine-tune a backbone or tune a reward, and score the result."""
+    _threads()
+    from prt.vision.datasets import read_manifest
+    from prt.vision.tune import tune
+
+    tune(
+        spec,
+        backbone=backbone,
+        dataset=dataset,
+        data=read_manifest(data),
+        head=head,
+        method=method,
+        alpha=alpha,
+        regimes={shots: _recipe(recipe) for shots, recipe in json.loads(regimes).items()},
+        seeds=seed,
+        out=out,
+        checkpoints=checkpoints,
+        device=_device(device),
+        workers=workers,
+        every=every,
+    )
+
+
+@app.command()
+def transfer(
+    scores: Annotated[list[Path], typer.Argument(help="Score files of one data set and split.")],
+    pair: Annotated[list[str], typer.Option(help="SOURCE:TARGET; once for every pair.")],
+    out: Annotated[Path, typer.Option(help="Folder for transfer, summary, comparison and theory .csv.")],
+    strength: Annotated[list[float], typer.Option(help="1/λ; once for every strength.")] = [1.0],  # noqa: B006
+) -> None:
+    """Compute all cells of the transfer tables from cached scores."""
+    from prt.files import write_text
+    from prt.transfer import transfer
+
+    pairs = [(source, target) for source, _, target in (p.partition(":") for p in pair)]
+    names = ("transfer", "summary", "comparison", "theory")
+    for name, table in zip(names, transfer(scores, pairs, strength), strict=True):
+        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+
+
+@app.command()
+def collect(
+    tables: Annotated[list[Path], typer.Argument(help="CSV files with the same columns.")],
+    out: Out,
+) -> None:
+    """Put tidy tables under each other."""
+    import pandas as pd
+
+    from prt.files import write_text
+
+    write_text(out, pd.concat([pd.read_csv(t, dtype=str) for t in tables]).to_csv(index=False, lineterminator="\n"))
+
+
+@vision.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of tuned rewards.")],
+    out: Out,
+) -> None:
+    """Collect the curves of rewards into one tidy table (Figure 6a)."""
+    import pandas as pd
+
+    from prt.files import write_text
+    from prt.reward import read_manifest
+
+    tables = []
+    for run in runs:
+        manifest = read_manifest(run)
+        wide = pd.read_csv(run / "curve.csv").assign(
+            dataset=manifest["dataset"]["name"],
+            source=manifest["backbone"]["name"],
+            **{key: manifest[key] for key in ("shots", "alpha", "seed")},
+            metric="top1",
+        )
+        tables.append(wide.melt([c for c in wide if c not in ("prt", "reward")], var_name="method"))
+    columns = ["dataset", "shots", "source", "alpha", "seed", "iteration", "method", "metric", "value"]
+    write_text(out, pd.concat(tables)[columns].to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+
+
+@app.command()
+def figure(
+    name: Annotated[
+        str, typer.Argument(help="transfer-bars, entropy-curves, entropy-transfer, strength or theory-table.")
+    ],
+    table: Annotated[Path, typer.Option(help="Tidy table to draw.")],
+    out: Annotated[Path, typer.Option(help="Name of the pictures and their CSV, without its ending.")],
+    select: Annotated[str, typer.Option(help="JSON: dataset, shots, source, targets, alphas to keep.")] = "{}",
+    panels: Annotated[str, typer.Option(help="JSON list of {source, targets}, for transfer-bars.")] = "[]",
+) -> None:
+    """Draw a figure as PDF and PNG, with the rows it shows as CSV."""
+    import functools
+    import importlib
+
+    drawings = {
+        "transfer-bars": ("transfer_bars", "draw"),
+        "entropy-curves": ("entropy", "draw_curves"),
+        "entropy-transfer": ("entropy", "draw_transfer"),
+        "strength": ("strength", "draw"),
+        "theory-table": ("theory_table", "draw"),
+    }
+    known(name, drawings, "figure")
+    from prt.tables import read_table
+
+    module, function = drawings[name]
+    draw = getattr(importlib.import_module(f"prt.figures.{module}"), function)
+    if name == "transfer-bars":
+        draw = functools.partial(draw, panels=json.loads(panels))
+    draw(read_table(table, json.loads(select)), stem=out)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    reward: Annotated[Path, typer.Option(help="Folder of a tuned reward.")],
+    target: Annotated[str, typer.Option(help="MODEL/TAG, MODEL/CHECKPOINT or local-dir:FOLDER.")],
+    head: Annotated[
+        Path | None, typer.Option(help="The target's zero-shot head; default: made of the reward's labels.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="1/λ; the paper's is 1.")] = 1.0,
+    without: Annotated[bool, typer.Option(help="Print the target without the reward, too.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Predict with a reward put on a target."""
+    from prt.vision.predict import load_reward
+
+    model = load_reward(reward).on(target, head, strength)
+    views = {"with_reward": model.predict(list(images))}
+    if without:
+        views["without_reward"] = model.predict(list(images), without=True)
+    result: list[dict[str, Any]] = []
+    for i, image in enumerate(images):
+        entry: dict[str, Any] = {"image": str(image)}
+        for view, probabilities in views.items():
+            best = probabilities[i].topk(min(top, len(model.reward.classes)))
+            entry[view] = [
+                {"label": model.reward.classes[label], "probability": p}
+                for p, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+        result.append(entry)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    for entry in result:
+        print(entry["image"])
+        for view in views:
+            line = "  ".join(f"{x['label']} {x['probability']:.3f}" for x in entry[view])
+            print(f"  {view.replace('_', ' '):15}{line}")
+
+
+def _recipe(content: dict[str, Any]) -> "Recipe":
+    """A training recipe; an unknown key is refused."""
+    from prt.training import Recipe
+
+    for key in content:
+        known(key, [f.name for f in fields(Recipe)], "key of a training recipe")
+    return Recipe(**content)
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"the device {name} was asked for, but this machine has no GPU that torch can use; say cpu.")
+    return torch.device(name)
+
+
+def _threads() -> None:
+    """Keep to the threads that the scheduler granted (Snakemake sets OMP_NUM_THREADS)."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one sentence and exit code 1."""
+    try:
+        app()
+    except InputError as error:
+        print(f"prt: error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The paper's inference equations: what a reward does to a model.
+
+Every function takes logits, log-probabilities or rewards of shape (..., L) over one set of L labels and returns
+log-probabilities of the same shape. Half precision is computed in float32.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def log_probs(logits: Tensor) -> Tensor:
+    """log π = log_softmax(f), normalised over the last axis."""
+    return torch.log_softmax(_wide(logits), dim=-1)
+
+
+def prt(target: Tensor, rewards: Tensor | Sequence[Tensor], strength: float | Sequence[float] = 1.0) -> Tensor:
+    """Eq. 6 and 10: softmax(log π̃_pt + Σ_i s_i·r_i), for one reward or several; the paper has one and s = 1/λ = 1.
+
+    Raises:
+        ValueError: if there are not as many strengths as rewards.
+    """
+    rewards = [rewards] if isinstance(rewards, Tensor) else list(rewards)
+    strengths = [float(strength)] * len(rewards) if isinstance(strength, (int, float)) else list(strength)
+    total = log_probs(target)
+    for reward, s in zip(rewards, strengths, strict=True):
+        total = total + s * _wide(reward)
+    return log_probs(total)
+
+
+def eft(target: Tensor, finetuned: Tensor, pretrained: Tensor, strength: float = 1.0) -> Tensor:
+    """Eq. 4: softmax(log π̃_pt + s·(log π_ft − log π_pt)), with the fine-tuned and the pretrained *source*."""
+    return prt(target, log_probs(finetuned) - log_probs(pretrained), strength)
+
+
+def poe(target: Tensor, finetuned: Tensor, strength: float = 1.0) -> Tensor:
+    """A product of experts, softmax(log π̃_pt + s·log π_ft): PRT's cost, no reward trained; not in the paper."""
+    return prt(target, log_probs(finetuned), strength)
+
+
+def reward_only(reward: Tensor) -> Tensor:
+    """ρ_θ = softmax(r): the reward's own predictions (eq. 12, dotted lines of Figure 6a)."""
+    return log_probs(reward)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,0 +1,44 @@
+"""The configuration is checked before anything runs: keys and types by JSON Schema, names against each other."""
+
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from prt.errors import InputError, known
+
+
+def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
+    """Refuse a configuration with unknown keys, values of the wrong type, or names of nothing.
+
+    Raises:
+        InputError: naming the place, and the nearest right name where there is one.
+    """
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        raise InputError(_told(error))
+    vision = config["vision"]
+    backbones, datasets = vision["backbones"], vision["datasets"]
+    for panel in [*vision["panels"], vision["figure6"], vision["table7"]]:
+        for name in (panel["source"], *panel["targets"]):
+            known(name, backbones, "backbone")
+    for item in ("figure6", "table7"):
+        known(vision[item]["dataset"], datasets, f"data set of {item}")
+        known(vision[item]["shots"], datasets[vision[item]["dataset"]]["shots"], f"number of shots of {item}")
+
+
+def _told(error: ValidationError) -> str:
+    place = ".".join(str(p) for p in error.absolute_path) or "the top level"
+    if error.validator == "additionalProperties":
+        allowed = error.schema.get("properties", {})
+        for key in error.instance:
+            try:
+                known(key, allowed, f"key in {place} of the configuration")
+            except InputError as told:
+                return str(told)
+    if error.validator == "required":
+        missing = next(k for k in error.validator_value if k not in error.instance)
+        return f"the configuration lacks '{missing}' in {place}: add it (see config/README.md)."
+    if error.validator == "minimum":
+        return f"{place} of the configuration is {error.instance}, but must be {error.validator_value} or more."
+    return f"{place} of the configuration is wrong: {error.message} (see config/README.md)."

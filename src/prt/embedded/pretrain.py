@@ -1,0 +1,83 @@
+"""Pretraining of the embedded family: tiny CLIPs, written as folders that open_clip loads."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prt.embedded.glyphs import CORPORA, IMAGE_SIZE, batch, captions
+from prt.errors import known
+from prt.files import write_json, write_tensors
+from prt.training import Recipe, fit
+
+
+def _architecture(**vision: Any) -> dict[str, Any]:
+    """An open_clip model configuration with the family's common text tower."""
+    text = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+    return {"embed_dim": 64, "vision_cfg": {"image_size": IMAGE_SIZE} | vision, "text_cfg": text}
+
+
+ARCHITECTURES = {
+    "vit-s": _architecture(patch_size=8, width=64, layers=3, head_width=32),
+    "vit-b": _architecture(patch_size=8, width=96, layers=4, head_width=32),
+    "rn12": _architecture(layers=[1, 1, 1, 1], width=12),
+    "rn24": _architecture(layers=[1, 1, 1, 1], width=24),
+}
+PREPROCESS = {
+    "size": IMAGE_SIZE,
+    "mean": [0.25] * 3,
+    "std": [0.35] * 3,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Path, checkpoint: Path) -> None:
+    """Train a CLIP on a corpus of glyphs and write it to the folder ``out``, which ``local-dir:`` loads.
+
+    Args:
+        architecture: a key of ARCHITECTURES.
+        corpus: a key of ``prt.embedded.glyphs.CORPORA``.
+        seed: of the initial weights and of the batches.
+        out: gets open_clip_model.safetensors, then open_clip_config.json: a folder with the latter is whole.
+        checkpoint: a file to resume from, removed at the end.
+
+    Raises:
+        InputError: on unknown names, or where the files cannot be written.
+    """
+    known(architecture, ARCHITECTURES, "architecture")
+    known(corpus, CORPORA, "corpus")
+    # Five seconds of imports: only for those who train.
+    from open_clip import CLIP, ClipLoss, SimpleTokenizer
+
+    model_cfg, glyphs = ARCHITECTURES[architecture], CORPORA[corpus]
+    torch.manual_seed(seed)
+    network = CLIP(**model_cfg)
+    tokens = SimpleTokenizer(context_length=network.context_length)(captions(glyphs))
+    mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
+    contrast = ClipLoss()
+
+    def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in count(start):
+            images, caption = batch(glyphs, recipe.batch, seed, step)
+            yield ((images - mean) / std).contiguous(memory_format=torch.channels_last), tokens[caption]
+
+    facts = {"model_cfg": model_cfg, "corpus": asdict(glyphs), "seed": seed, "preprocess_cfg": PREPROCESS}
+    fit(
+        network,
+        lambda pair: contrast(*network(*pair)),
+        batches,
+        recipe,
+        name=f"pretrain {architecture} {corpus}",
+        checkpoint=checkpoint,
+        identity=facts,
+    )
+    config = out / "open_clip_config.json"
+    config.unlink(missing_ok=True)
+    write_tensors(out / "open_clip_model.safetensors", network.state_dict(), facts | {"recipe": asdict(recipe)})
+    write_json(config, {"model_cfg": model_cfg, "preprocess_cfg": PREPROCESS})
+    checkpoint.unlink(missing_ok=True)

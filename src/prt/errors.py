@@ -1,0 +1,22 @@
+"""Bad input, told in one sentence that names the culprit and the remedy."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(Exception):
+    """Something the user can mend; the command line prints its message alone and exits with 1."""
+
+
+def known(name: object, names: Iterable[object], what: str) -> None:
+    """Refuse a ``name`` that is not among ``names``, and say which of them is nearest.
+
+    Raises:
+        InputError: if ``name`` is unknown.
+    """
+    names = [str(n) for n in names]
+    if str(name) in names:
+        return
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(sorted(names))}."
+    raise InputError(f"unknown {what} '{name}': {hint}")

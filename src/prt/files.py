@@ -1,0 +1,127 @@
+"""Files that appear whole or not at all, and are checked when read: safetensors and JSON, no pickle."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prt.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_REMEDY = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some of your quota and run again",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+    errno.ENOTDIR: "a file stands where a folder is needed; remove it or choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed; remove it or choose another folder",
+}
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write to; on success it becomes ``path``, on failure it goes.
+
+    Raises:
+        InputError: if the file cannot be written (no space, no permission, …).
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except Exception as error:
+        # safetensors wraps the operating system's error in one of its own, keeping only the text.
+        number = getattr(error, "errno", None) or next((n for n in _REMEDY if f"os error {n}" in str(error)), None)
+        if number is None:
+            raise
+        remedy = _REMEDY.get(number, "mend that and run again")
+        raise InputError(f"cannot write {path}: {os.strerror(number)}; {remedy}.") from error
+    finally:
+        try:
+            aside.unlink(missing_ok=True)
+        except OSError:
+            pass  # the folder is not ours to write to, so nothing was written
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` whole or not at all."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str, what: str = "manifest") -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: if the file is missing, or does not hold a JSON object.
+    """
+    path = Path(path)
+    _must_exist(path, what)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"the {what} {path} is corrupt ({error}); delete it and make it again.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"the {what} {path} is corrupt (no JSON object); delete it and make it again.")
+    return value
+
+
+def write_tensors(path: Path | str, tensors: "dict[str, Tensor]", header: dict[str, Any]) -> None:
+    """Write named tensors with a JSON ``header`` as one safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as aside:
+        save_file(tensors, aside, metadata={"prt": json.dumps(header, sort_keys=True)})
+
+
+def read_tensors(path: Path | str, what: str) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """Read what :func:`write_tensors` wrote: the tensors and the header.
+
+    Raises:
+        InputError: if the file is missing, truncated or corrupt, or was not written by this project.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    _must_exist(path, what)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["prt"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header
+    except KeyError:
+        raise InputError(f"the {what} {path} was not written by this project.") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"the {what} {path} is truncated or corrupt ({error}); delete it and make it again.") from None
+
+
+def file_hash(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of JSON-able ``parts``: equal parts, equal fingerprints."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _must_exist(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise InputError(f"the {what} {path} does not exist; make it first, or correct the path.")

@@ -1,0 +1,87 @@
+"""The portable reward: a folder with the network's weights (safetensors) and a manifest (JSON), no pickle.
+
+A fine-tuned model (method ``ft``) has the same form: EFT's implicit reward is made of one.
+"""
+
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from prt.errors import InputError
+from prt.files import file_hash, read_json, read_tensors, write_json, write_tensors
+
+WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+REQUIRED = ("kind", "method", "backbone", "dataset", "classes", "recipe", "seed", "weights_sha256")
+
+
+def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
+    """Write the weights of ``network`` and the manifest, which is last: a folder with a manifest is whole.
+
+    ``manifest`` says kind, method, alpha, backbone, dataset and its fingerprint, classes in order, recipe and seed;
+    package versions, the git commit and the weights' hash are added.
+    """
+    write_tensors(folder / WEIGHTS, network.state_dict(), {"kind": manifest["kind"]})
+    write_json(
+        folder / MANIFEST,
+        manifest
+        | {
+            "weights_sha256": file_hash(folder / WEIGHTS),
+            "versions": {p: version(p) for p in ("portable-reward-tuning", "torch", "open_clip_torch")},
+            "git_commit": _git_commit(),
+        },
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a manifest.
+
+    Raises:
+        InputError: if it is missing, corrupt or incomplete.
+    """
+    manifest = read_json(folder / MANIFEST, "reward manifest")
+    if missing := [key for key in REQUIRED if key not in manifest]:
+        raise InputError(f"the reward manifest {folder / MANIFEST} lacks '{missing[0]}'; tune the reward again.")
+    return manifest
+
+
+def read_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    """Read the weights that ``manifest`` belongs to.
+
+    Raises:
+        InputError: if they are missing, truncated, corrupt, or another manifest's.
+    """
+    tensors, _ = read_tensors(folder / WEIGHTS, "weight file")
+    if file_hash(folder / WEIGHTS) != manifest["weights_sha256"]:
+        raise InputError(f"the weight file {folder / WEIGHTS} is not the one its manifest describes; tune it again.")
+    return tensors
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put ``tensors`` into ``network``.
+
+    Raises:
+        InputError: if names or shapes differ, naming the first.
+    """
+    own = network.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        mine = tuple(own[name].shape) if name in own else None
+        theirs = tuple(tensors[name].shape) if name in tensors else None
+        if mine != theirs:
+            raise InputError(
+                f"the weights in {path} do not fit the backbone in its manifest: '{name}' has shape {theirs}, not {mine}; "
+                "tune it again."
+            )
+    network.load_state_dict(tensors)
+
+
+def _git_commit() -> str | None:
+    try:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed from a wheel, or no git

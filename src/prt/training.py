@@ -1,0 +1,188 @@
+"""One training loop for every network: it can be read from top to bottom, killed, and resumed bit for bit."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from prt.errors import InputError
+from prt.files import fingerprint, read_tensors, write_tensors
+from prt.progress import progress
+
+CHECKPOINT_SECONDS = 120.0
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The defaults are the paper's (App. B.1).
+
+    ``warmup`` is in iterations, ``clip`` the greatest gradient norm (None: no clipping). The paper says Adam;
+    the code it takes its recipe from uses ``adamw`` with weight decay 0.1 and clip 1.0.
+    """
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-5
+    batch: int = 128
+    steps: int = 2000
+    warmup: int = 500
+    weight_decay: float = 0.0
+    beta2: float = 0.999
+    clip: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    augment: bool = False
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine to zero."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The autocast context of this precision (fp32: switched off)."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(device.type, dtype, enabled=self.precision != "fp32")
+
+
+def fit(
+    network: nn.Module,
+    loss: Callable[[Batch], Tensor],
+    batches: Callable[[int], Iterable[Batch]],
+    recipe: Recipe,
+    *,
+    name: str,
+    checkpoint: Path,
+    identity: Any,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    every: int = 0,
+) -> list[dict[str, float]]:
+    """Minimise ``loss`` over the parameters of ``network`` that require gradients.
+
+    Args:
+        network: trained in place; its buffers (batch norm) are part of the checkpoint.
+        loss: mean loss of one batch, a scalar.
+        batches: ``batches(step)`` yields the batches from iteration ``step`` on, the same at every call:
+            that is what makes a resumed run equal to one that was never stopped.
+        name: of the progress bar.
+        checkpoint: a file that is written every two minutes, on SIGTERM or SIGUSR1 and at the end, and removed by
+            the caller once its outputs are safe.
+        identity: whatever JSON-able facts determine the result; a checkpoint of another identity is ignored.
+        evaluate: measured every ``every`` iterations, before the first and after the last (0: never).
+
+    Returns:
+        The evaluations, each with its ``iteration``.
+
+    Raises:
+        InputError: if the loss is not finite, or the checkpoint cannot be written.
+        SystemExit: with 128 + the signal's number, after a checkpoint.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(parameters, lr=recipe.lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay)
+    scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=recipe.precision == "fp16")
+    mark = fingerprint(identity, asdict(recipe), every)
+    start, curve, finished = _resume(checkpoint, mark, network, optimizer, scaler)
+    if finished:
+        return curve
+
+    def save(step: int, finished: bool = False) -> None:
+        tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+        for i, p in enumerate(parameters):
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in optimizer.state[p].items()}
+        tensors["rng"] = torch.get_rng_state()
+        header = {"identity": mark, "step": step, "curve": curve, "scaler": scaler.state_dict(), "finished": finished}
+        write_tensors(checkpoint, tensors, header)
+
+    network.train()
+    saved = time.monotonic()
+    with _Stop() as stop, progress(name, recipe.steps, "it", start) as bar:
+        for step, batch in zip(range(start, recipe.steps), batches(start), strict=False):
+            if evaluate and every and step % every == 0:
+                curve.append({"iteration": step} | evaluate())
+                network.train()
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate(step)
+            value = loss(batch)
+            if not torch.isfinite(value):
+                raise InputError(
+                    f"the loss of {name} is {value.item()} at iteration {step}: lower the learning rate "
+                    f"({recipe.lr}), set 'clip', or use precision fp32 (now {recipe.precision})."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(value).backward()
+            if recipe.clip is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            bar.set_postfix(loss=f"{value.item():.4f}", refresh=False)
+            bar.update()
+            if stop.signal or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save(step + 1)
+                saved = time.monotonic()
+            if stop.signal:
+                print(
+                    f"{name}: stopped by a signal after iteration {step + 1}; run again to go on.",
+                    file=sys.stderr,
+                )
+                raise SystemExit(128 + stop.signal)
+    if evaluate and every:
+        curve.append({"iteration": recipe.steps} | evaluate())
+    save(recipe.steps, finished=True)
+    return curve
+
+
+def _resume(
+    checkpoint: Path,
+    mark: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> tuple[int, list[dict[str, float]], bool]:
+    """Restore everything from ``checkpoint``: iteration, evaluations, whether it was done; (0, [], False) without."""
+    if not checkpoint.exists():
+        return 0, [], False
+    try:
+        tensors, header = read_tensors(checkpoint, "checkpoint")
+    except InputError as error:
+        print(f"starting over: {error}", file=sys.stderr)
+        return 0, [], False
+    if header["identity"] != mark:
+        print(f"starting over: {checkpoint} belongs to another configuration.", file=sys.stderr)
+        return 0, [], False
+    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, entry = key.split(".")
+            state.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if scaler.is_enabled():
+        scaler.load_state_dict(header["scaler"])
+    torch.set_rng_state(tensors["rng"])
+    return header["step"], header["curve"], header["finished"]
+
+
+class _Stop:
+    """Remembers SIGTERM and SIGUSR1 (a cluster's warning) until the iteration under way is done."""
+
+    signal = 0
+
+    def __enter__(self) -> "_Stop":
+        self._before = {s: signal.signal(s, self._remember) for s in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self.signal = number
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

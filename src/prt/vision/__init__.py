@@ -1,0 +1,1 @@
+"""Vision: CLIP image classifiers (§4, App. B.1)."""

@@ -1,0 +1,125 @@
+"""Backbones: CLIPs of open_clip, each with its own preprocessing, as classifiers of uint8 images."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import Compose, PILToTensor
+
+from prt.errors import InputError, known
+
+CONFIG = "open_clip_config.json"
+
+
+@dataclass
+class Backbone:
+    """A pretrained CLIP: the network, its tokenizer, and what is needed to build its image tower again."""
+
+    spec: str
+    clip: nn.Module
+    tokenizer: Callable[[list[str]], Tensor]
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any]
+
+
+def load_backbone(spec: str) -> Backbone:
+    """Load ``MODEL/PRETRAINED``, where PRETRAINED is a tag of open_clip or a checkpoint, or ``local-dir:FOLDER``.
+
+    A local-dir is a folder in open_clip's own format (configuration and weights), as the embedded family is.
+
+    Raises:
+        InputError: for an unknown model or tag, weights that cannot be had or do not fit, or a quickgelu mismatch.
+    """
+    if spec.startswith("local-dir:") or (Path(spec) / CONFIG).is_file():
+        return _load_local(Path(spec.removeprefix("local-dir:")))
+    model, _, pretrained = spec.partition("/")
+    known(model, open_clip.list_models(), "open_clip model")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not pretrained:
+        raise InputError(f"the backbone '{spec}' names no weights: write {model}/TAG, with a tag of {', '.join(tags)}.")
+    if pretrained not in tags and not os.path.isfile(pretrained):
+        known(pretrained, tags, f"pretrained tag or checkpoint file of {model}")
+    model_cfg = open_clip.get_model_config(model)
+    wants = open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False) if pretrained in tags else None
+    if wants is not None and wants != model_cfg.get("quick_gelu", False):
+        other = f"{model}-quickgelu" if wants else model.removesuffix("-quickgelu")
+        raise InputError(f"the weights '{pretrained}' need the model {other}: write {other}/{pretrained}.")
+    try:
+        clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True)
+    except Exception as error:  # network, cache, wrong shapes: open_clip raises many kinds
+        raise InputError(
+            f"the weights of {spec} could not be loaded ({_first_line(error)}); fetch them where there is a "
+            "network, or name a checkpoint that fits."
+        ) from error
+    return Backbone(spec, clip, open_clip.get_tokenizer(model), model_cfg, dict(clip.visual.preprocess_cfg))
+
+
+def _load_local(folder: Path) -> Backbone:
+    from prt.files import read_json
+
+    config = read_json(folder / CONFIG, "backbone configuration")
+    name = f"local-dir:{folder}"
+    try:
+        clip = open_clip.create_model(name, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as error:  # missing, truncated or wrong-shaped weights: open_clip raises many kinds
+        raise InputError(
+            f"the backbone {folder} could not be loaded ({_first_line(error)}); delete the folder and make it again."
+        ) from error
+    return Backbone(name, clip, tokenizer, config["model_cfg"], dict(clip.visual.preprocess_cfg))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+class Classifier(nn.Module):
+    """An image tower with a frozen zero-shot head: uint8 images (N, 3, S, S) → logits (N, L) in float32.
+
+    logits = scale · normalise(tower(image)) · headᵀ. Only the tower is ever trained (App. B.1).
+    """
+
+    head: Tensor
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, tower: nn.Module, head: Tensor, scale: Tensor, preprocess_cfg: dict[str, Any]) -> None:
+        super().__init__()
+        self.tower = tower
+        self.register_buffer("head", head)
+        self.register_buffer("scale", scale)
+        for name in ("mean", "std"):
+            value = torch.tensor(preprocess_cfg[name]).reshape(1, 3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (images / 255 - self.mean) / self.std
+        features = self.tower(x.to(next(self.tower.parameters()).dtype))
+        # Half precision has too few digits for logits of this size: the head is computed in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.scale * F.normalize(features.float(), dim=-1) @ self.head.T
+
+
+def build_tower(model_cfg: dict[str, Any]) -> nn.Module:
+    """An image tower without weights, from open_clip's model configuration."""
+    vision = CLIPVisionCfg(**{**model_cfg["vision_cfg"], "timm_model_pretrained": False})
+    return _build_vision_tower(model_cfg["embed_dim"], vision, model_cfg.get("quick_gelu", False))
+
+
+def preprocess(preprocess_cfg: dict[str, Any], augment: bool = False) -> Compose:
+    """The backbone's own transform from an RGB picture to a uint8 tensor (3, S, S).
+
+    It is open_clip's without its last two steps (to float, normalise), which the classifier does on its device.
+    ``augment``: a random resized crop of scale (0.9, 1), open_clip's for training.
+    """
+    transform = image_transform_v2(PreprocessCfg(**preprocess_cfg), augment, AugmentationCfg())
+    return Compose([*transform.transforms[:-2], PILToTensor()])

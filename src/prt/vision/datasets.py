@@ -1,0 +1,366 @@
+"""Image data sets: made once into three splits of one Arrow file each, then read by everything else.
+
+A prepared data set is a folder with ``train.arrow``, ``validation.arrow``, ``test.arrow`` (columns ``image``, the
+encoded bytes, and ``label``) and ``manifest.json`` (class names in order, prompt templates, counts, fingerprint).
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from torch.utils.data import Dataset
+
+from prt.errors import InputError, known
+from prt.files import file_hash, fingerprint, read_json, replacing, write_json
+from prt.progress import progress
+
+SPLITS = ("train", "validation", "test")
+SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32())])
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+SPLIT_SEED = 0
+CHUNK = 256  # images of a record batch: memory while writing
+TEMPLATES = ("a photo of a {}.",)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some examples of a source: their labels, and ``read(i)``, the i-th one's encoded bytes and name."""
+
+    labels: list[int]
+    read: Callable[[int], tuple[bytes, str]]
+
+    def subset(self, indices: list[int]) -> "Part":
+        """The examples of ``indices``, in that order."""
+        return Part([self.labels[i] for i in indices], lambda i: self.read(indices[i]))
+
+
+Found = tuple[list[str], dict[str, Part]]  # class names; the splits that the source itself has, or 'all'
+
+
+def prepare(
+    source: str,
+    out: Path,
+    *,
+    root: Path,
+    classes: list[str] | None = None,
+    templates: list[str] | None = None,
+    validation: float = 0.1,
+    test: float = 0.2,
+) -> None:
+    """Make ``out`` from ``source``.
+
+    Args:
+        source: ``embedded:NAME`` (digits, mnist), ``folder:PATH``, ``torchvision:CLASS`` or
+            ``huggingface:REPOSITORY``.
+        root: where downloads are kept.
+        classes: names for the prompts, in label order; default: the source's own.
+        templates: prompts with ``{}`` for the class name.
+        validation: share of the training images held out where the source has no validation split.
+        test: share of all images held out where the source has no test split.
+
+    Raises:
+        InputError: for an unknown source, an empty class, an unreadable image, a wrong number of class names, …
+    """
+    known_kinds = {
+        "embedded": _embedded,
+        "folder": _folder,
+        "torchvision": _torchvision,
+        "huggingface": _huggingface,
+    }
+    kind, _, name = source.partition(":")
+    known(kind, known_kinds, "kind of data set source")
+    own, parts = known_kinds[kind](name, root)
+    names = classes or own
+    if len(names) != len(own):
+        raise InputError(f"'classes' has {len(names)} names, but {source} has {len(own)} classes.")
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise InputError(f"class names of {source} must differ, but '{twice[0]}' occurs twice.")
+    for template in templates or TEMPLATES:
+        if "{}" not in template:
+            raise InputError(f"the template '{template}' has no {{}} for the class name.")
+    manifest: dict[str, Any] = {
+        "kind": "vision",
+        "source": source,
+        "classes": names,
+        "templates": templates or list(TEMPLATES),
+    }
+    digest = hashlib.sha256()
+    for split, part in _all_splits(names, parts, validation, test).items():
+        if missing := sorted(set(range(len(names))) - set(part.labels)) if split == "train" else []:
+            raise InputError(f"{source} has no training image of class '{names[missing[0]]}'; add some or drop it.")
+        _write(out / f"{split}.arrow", part, split, digest)
+        manifest[split] = {"images": len(part.labels), "sha256": file_hash(out / f"{split}.arrow")}
+    manifest["fingerprint"] = fingerprint(digest.hexdigest(), names)
+    write_json(out / "manifest.json", manifest)
+
+
+def _embedded(name: str, _root: Path) -> Found:
+    from prt.embedded import data
+
+    makers = {"digits": data.digits, "mnist": data.mnist}
+    known(name, makers, "embedded data set")
+
+    def part(images: np.ndarray, labels: np.ndarray) -> Part:
+        return Part(labels.tolist(), lambda i: (_png(Image.fromarray(images[i])), f"{name}[{i}]"))
+
+    return list(data.CLASS_NAMES), {split: part(*arrays) for split, arrays in makers[name]().items()}
+
+
+def _folder(name: str, _root: Path) -> Found:
+    """``PATH/CLASS/*`` or ``PATH/{train,validation,test}/CLASS/*``."""
+    top = Path(name)
+    if not top.is_dir():
+        raise InputError(f"the image folder {top} does not exist; correct 'source'.")
+    folders = {s: top / s for s in SPLITS if (top / s).is_dir()} or {"all": top}
+    if not {"train", "all"} & set(folders):
+        raise InputError(f"the image folder {top} has '{next(iter(folders))}', but no folder 'train'; add it.")
+    classes = sorted({p.name for folder in folders.values() for p in folder.iterdir() if p.is_dir()})
+    if len(classes) < 2:
+        raise InputError(f"the image folder {top} needs two class folders or more, as in {top}/CLASS/IMAGE.")
+
+    def part(folder: Path) -> Part:
+        files, labels = [], []
+        for label, class_name in enumerate(classes):
+            here = sorted(f for f in (folder / class_name).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+            if not here:
+                raise InputError(
+                    f"the class folder {folder / class_name} holds no images; add some or remove the class."
+                )
+            files += here
+            labels += [label] * len(here)
+        return Part(labels, lambda i: (files[i].read_bytes(), str(files[i])))
+
+    return classes, {split: part(folder) for split, folder in folders.items()}
+
+
+def _torchvision(name: str, root: Path) -> Found:
+    """A classification data set of torchvision by class name; files keep their own encoding where it lets them."""
+    import inspect
+
+    import torchvision.datasets as module
+
+    kinds = {n: k for n, k in vars(module).items() if inspect.isclass(k) and issubclass(k, module.VisionDataset)}
+    known(name, kinds, "torchvision data set")
+    parameters = inspect.signature(kinds[name]).parameters
+    options: dict[str, Any] = {"download": True} if "download" in parameters else {}
+    if "loader" in parameters:
+        options["loader"] = lambda path: Path(path).read_bytes()
+    if "split" in parameters:
+        wanted: dict[str, dict[str, Any]] = {"train": {"split": "train"}, "test": {"split": "test"}}
+    elif "train" in parameters:
+        wanted = {"train": {"train": True}, "test": {"train": False}}
+    else:
+        wanted = {"all": {}}
+    try:
+        data = {split: kinds[name](root=str(root / name), **options, **chosen) for split, chosen in wanted.items()}
+    except Exception as error:  # network, checksum, missing files: torchvision raises many kinds
+        raise InputError(
+            f"torchvision could not provide {name} ({error}); connect to the network, or put its files "
+            f"under {root / name}."
+        ) from error
+    classes = getattr(next(iter(data.values())), "classes", None)
+    if classes is None:
+        raise InputError(f"torchvision's {name} has no class names, so it is no classification data set.")
+
+    def part(images: Any) -> Part:
+        labels = getattr(images, "targets", getattr(images, "_labels", None))
+        if labels is None:
+            labels = [images[i][1] for i in range(len(images))]
+
+        def read(i: int) -> tuple[bytes, str]:
+            image = images[i][0]
+            return (image if isinstance(image, bytes) else _png(image)), f"{name}[{i}]"
+
+        return Part([int(label) for label in labels], read)
+
+    return [str(c) for c in classes], {split: part(images) for split, images in data.items()}
+
+
+def _huggingface(name: str, root: Path) -> Found:
+    """A data set of the Hugging Face hub, or a local folder that ``datasets.load_dataset`` takes."""
+    import datasets
+
+    try:
+        data = datasets.load_dataset(name, cache_dir=str(root / "huggingface"))
+    except Exception as error:  # network, unknown repository, broken files: datasets raises many kinds
+        raise InputError(
+            f"Hugging Face datasets could not provide '{name}' ({error}); check the name and the network."
+        ) from error
+    features = next(iter(data.values())).features
+    image = next((c for c, f in features.items() if isinstance(f, datasets.Image)), None)
+    label = next((c for c in ("label", "labels", "cls", "fine_label") if c in features), None)
+    if image is None or label is None:
+        raise InputError(f"'{name}' needs an image column and a label column; it has {', '.join(features)}.")
+
+    def part(rows: Any) -> Part:
+        pictures = rows.cast_column(image, datasets.Image(decode=False))
+
+        def read(i: int) -> tuple[bytes, str]:
+            picture = pictures[i][image]
+            return picture["bytes"] or Path(picture["path"]).read_bytes(), f"{name}[{i}]"
+
+        return Part([int(v) for v in rows[label]], read)
+
+    parts = {("validation" if split in ("valid", "val") else split): part(rows) for split, rows in data.items()}
+    if "train" not in parts:
+        raise InputError(f"'{name}' has no split 'train'; it has {', '.join(parts)}.")
+    if isinstance(features[label], datasets.ClassLabel):
+        return list(features[label].names), parts
+    return [str(c) for c in range(max(max(p.labels) for p in parts.values()) + 1)], parts
+
+
+def _all_splits(names: list[str], parts: dict[str, Part], validation: float, test: float) -> dict[str, Part]:
+    """Train, validation and test; what the source lacks is held out by class with a fixed seed."""
+    train = parts.get("train") or parts["all"]
+    held = {}
+    for split, share in (("test", test), ("validation", validation)):
+        if split in parts:
+            held[split] = parts[split]
+        else:
+            train, held[split] = _hold_out(names, train, share, split)
+    return {"train": train} | held
+
+
+def _hold_out(names: list[str], part: Part, share: float, split: str) -> tuple[Part, Part]:
+    from sklearn.model_selection import train_test_split
+
+    counts = Counter(part.labels)
+    if few := [label for label, count in counts.items() if count < 2]:
+        raise InputError(f"class '{names[few[0]]}' has one image only, so none can be held out for {split}; add some.")
+    held = max(len(counts), round(share * len(part.labels)))
+    kept, held = train_test_split(
+        range(len(part.labels)), test_size=held, random_state=SPLIT_SEED, stratify=part.labels
+    )
+    return part.subset(sorted(kept)), part.subset(sorted(held))
+
+
+def _write(path: Path, part: Part, split: str, digest: Any) -> None:
+    """Write one split, checking that every image can be decoded."""
+    with (
+        replacing(path) as aside,
+        pa.OSFile(str(aside), "wb") as file,
+        pa.ipc.new_file(file, SCHEMA) as writer,
+        progress(f"prepare {split}", len(part.labels), "image") as bar,
+    ):
+        for start in range(0, len(part.labels), CHUNK):
+            labels = part.labels[start : start + CHUNK]
+            images = []
+            for i, label in enumerate(labels, start):
+                content, name = part.read(i)
+                decode(content, name)
+                digest.update(f"{split} {label} ".encode() + hashlib.sha256(content).digest())
+                images.append(content)
+                bar.update()
+            writer.write_batch(pa.record_batch([images, pa.array(labels, pa.int32())], schema=SCHEMA))
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """An RGB picture from encoded bytes.
+
+    Raises:
+        InputError: if they cannot be decoded; ``name`` says which picture it is.
+    """
+    try:
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except Exception as error:  # Pillow raises many kinds for broken pictures
+        raise InputError(f"the image {name} cannot be read ({error}); replace or remove it.") from None
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared data set holds."""
+
+    folder: Path
+    classes: list[str]
+    templates: list[str]
+    fingerprint: str
+    images: dict[str, int]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        InputError: if it is missing, corrupt or incomplete.
+    """
+    content = read_json(folder / "manifest.json", "data set manifest")
+    try:
+        images = {split: int(content[split]["images"]) for split in SPLITS}
+        return Manifest(folder, content["classes"], content["templates"], content["fingerprint"], images)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"the data set manifest {folder / 'manifest.json'} is incomplete; delete the folder and prepare it again."
+        ) from None
+
+
+class Images(Dataset[tuple[bytes, int]]):
+    """One split: N (encoded bytes, label) pairs, memory-mapped.
+
+    Raises:
+        InputError: if the file is missing, truncated or corrupt, or does not fit the manifest.
+    """
+
+    def __init__(self, manifest: Manifest, split: str) -> None:
+        self.path = manifest.folder / f"{split}.arrow"
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+        except FileNotFoundError:
+            raise InputError(f"the split {self.path} does not exist; prepare the data set first.") from None
+        except pa.ArrowException as error:
+            raise InputError(f"the split {self.path} is truncated or corrupt ({error}); prepare it again.") from None
+        if table.num_rows != manifest.images[split] or table.schema != SCHEMA:
+            raise InputError(f"the split {self.path} does not fit its manifest; prepare the data set again.")
+        self._images = table["image"]
+        self.labels = table["label"].to_numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        return self._images[index].as_py(), int(self.labels[index])
+
+    def picture(self, index: int) -> Image.Image:
+        """The decoded picture of one example."""
+        return decode(self[index][0], f"{self.path}[{index}]")
+
+
+def few_shot(labels: np.ndarray, shots: str, seed: int) -> np.ndarray:
+    """Indices of ``shots`` examples of every class ('full': of all), drawn by ``seed``.
+
+    Raises:
+        InputError: if a class has fewer.
+    """
+    if shots == "full":
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in range(labels.max() + 1):
+        here = np.flatnonzero(labels == label)
+        if len(here) < int(shots):
+            raise InputError(f"{shots} shots were asked for, but class number {label} has {len(here)} training images.")
+        chosen.append(rng.choice(here, int(shots), replace=False))
+    return np.sort(np.concatenate(chosen))
+
+
+def batches_of(indices: np.ndarray, batch: int, seed: int, start: int) -> Iterator[np.ndarray]:
+    """Endless shuffled batches from iteration ``start`` on: a pure function of (indices, batch, seed, start)."""
+    per_epoch = max(1, len(indices) // batch)
+    step = start
+    while True:
+        epoch, position = divmod(step, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(indices)
+        yield order[position * batch : (position + 1) * batch]
+        step += 1

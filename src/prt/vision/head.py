@@ -1,0 +1,56 @@
+"""The zero-shot head: a frozen classification layer made of class names and prompts."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from prt.errors import InputError
+from prt.files import file_hash, read_tensors, write_tensors
+from prt.vision.backbones import Backbone, Classifier
+
+
+def zero_shot_head(backbone: Backbone, classes: list[str], templates: list[str]) -> Tensor:
+    """Head (L, d): of each class the mean of its prompts' unit text embeddings, made a unit vector again."""
+    rows = []
+    backbone.clip.eval()
+    with torch.no_grad():
+        for name in classes:
+            tokens = backbone.tokenizer([template.replace("{}", name) for template in templates])
+            embeddings = backbone.clip.encode_text(tokens, normalize=True)
+            rows.append(F.normalize(embeddings.mean(0), dim=-1))
+    return torch.stack(rows)
+
+
+def make_head(backbone: Backbone, classes: list[str], templates: list[str], out: Path) -> None:
+    """Write the head of ``backbone`` for ``classes`` with what belongs to it."""
+    head = zero_shot_head(backbone, classes, templates)
+    header = {
+        "kind": "head",
+        "classes": classes,
+        "templates": templates,
+        "spec": backbone.spec,
+        "model_cfg": backbone.model_cfg,
+        "preprocess_cfg": backbone.preprocess_cfg,
+    }
+    write_tensors(out, {"head": head, "scale": backbone.clip.logit_scale.exp()}, header)
+
+
+def load_head(path: Path, backbone: Backbone) -> tuple[Classifier, dict[str, Any]]:
+    """The zero-shot classifier of ``backbone`` with the head at ``path``, in eval mode; the head's header.
+
+    Raises:
+        InputError: if the file is missing or corrupt, or belongs to another backbone.
+    """
+    tensors, header = read_tensors(path, "zero-shot head")
+    if header.get("kind") != "head" or header["model_cfg"] != backbone.model_cfg:
+        raise InputError(f"{path} is not a zero-shot head of {backbone.spec}; make it again for this backbone.")
+    expected = (len(header["classes"]), backbone.model_cfg["embed_dim"])
+    if tuple(tensors["head"].shape) != expected:
+        raise InputError(
+            f"the zero-shot head {path} has shape {tuple(tensors['head'].shape)}, not {expected}; make it again."
+        )
+    classifier = Classifier(backbone.clip.visual, tensors["head"], tensors["scale"], backbone.preprocess_cfg)
+    return classifier.eval(), header | {"sha256": file_hash(path)}

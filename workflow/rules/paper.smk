@@ -1,0 +1,163 @@
+# Needs: the tidy tables of vision.smk.
+# Makes: results/EXPERIMENT/figures/…, every figure and table of the paper, each a target of its own.
+
+
+# Figure 2: transfer across backbones.
+rule figure2:
+    input:
+        f"{TOP}/summary.csv",
+    output:
+        drawn(
+            "figure2",
+            category="Figures",
+            labels={"item": "Figure 2"},
+            caption="../report/figure2.rst",
+        ),
+    log:
+        f"{LOGS}/figures/figure2.log",
+    benchmark:
+        f"{COSTS}/figures/figure2.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        panels=as_json(VISION["panels"]),
+        out=subpath(output[0], strip_suffix=".png"),
+    shell:
+        "prt figure transfer-bars --table {input} --out {params.out} --panels {params.panels:q} 2> {log}"
+
+
+# Figure 6a: accuracy over iterations for each α.
+rule curves:
+    input:
+        figure6_runs("curve.csv"),
+        manifests=figure6_runs("manifest.json"),
+    output:
+        f"{TOP}/curves.csv",
+    log:
+        f"{LOGS}/curves.log",
+    benchmark:
+        f"{COSTS}/curves.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        runs=figure6_runs(""),
+    shell:
+        "prt vision curves {params.runs} --out {output} 2> {log}"
+
+
+rule figure6a:
+    input:
+        f"{TOP}/curves.csv",
+    output:
+        drawn(
+            "figure6a",
+            category="Figures",
+            labels={"item": "Figure 6a"},
+            caption="../report/figure6a.rst",
+        ),
+    log:
+        f"{LOGS}/figures/figure6a.log",
+    benchmark:
+        f"{COSTS}/figures/figure6a.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        out=subpath(output[0], strip_suffix=".png"),
+    shell:
+        "prt figure entropy-curves --table {input} --out {params.out} 2> {log}"
+
+
+# Figure 6b: transfer accuracy for each α.
+rule figure6b:
+    input:
+        f"{TOP}/summary.csv",
+    output:
+        drawn(
+            "figure6b",
+            category="Figures",
+            labels={"item": "Figure 6b"},
+            caption="../report/figure6b.rst",
+        ),
+    log:
+        f"{LOGS}/figures/figure6b.log",
+    benchmark:
+        f"{COSTS}/figures/figure6b.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        select=selection("figure6"),
+        out=subpath(output[0], strip_suffix=".png"),
+    shell:
+        "prt figure entropy-transfer --table {input} --out {params.out} --select {params.select:q} 2> {log}"
+
+
+rule figure6:
+    input:
+        rules.figure6a.output,
+        rules.figure6b.output,
+    localrule: True
+
+
+# Table 7: ε of each pair and C of the reward.
+rule table7:
+    input:
+        f"{TOP}/theory.csv",
+    output:
+        drawn(
+            "table7",
+            category="Tables",
+            labels={"table": "Table 7"},
+            caption="../report/table7.rst",
+        ),
+    log:
+        f"{LOGS}/figures/table7.log",
+    benchmark:
+        f"{COSTS}/figures/table7.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        select=selection("table7"),
+        out=subpath(output[0], strip_suffix=".png"),
+    shell:
+        "prt figure theory-table --table {input} --out {params.out} --select {params.select:q} 2> {log}"
+
+
+# Accuracy against the reward's strength 1/λ; the paper has λ = 1 throughout.
+rule strength:
+    input:
+        f"{TOP}/summary.csv",
+    output:
+        drawn(
+            "strength",
+            category="Figures",
+            labels={"item": "Strength"},
+            caption="../report/strength.rst",
+        ),
+    log:
+        f"{LOGS}/figures/strength.log",
+    benchmark:
+        f"{COSTS}/figures/strength.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        out=subpath(output[0], strip_suffix=".png"),
+    shell:
+        "prt figure strength --table {input} --out {params.out} 2> {log}"

@@ -1,0 +1,254 @@
+# Needs: the data sets and backbones of the configuration.
+# Makes: results/EXPERIMENT/vision/{data,backbones,heads,scores,tuned}/…, and the tidy tables transfer.csv
+# (test split), validation.csv, summary.csv, comparison.csv and theory.csv.
+
+
+# Networks of the embedded default: pretrained on glyphs, by architecture and corpus.
+rule pretrain:
+    output:
+        config=f"{TOP}/backbones/{{backbone}}/open_clip_config.json",
+        weights=f"{TOP}/backbones/{{backbone}}/open_clip_model.safetensors",
+    log:
+        f"{LOGS}/pretrain/{{backbone}}.log",
+    benchmark:
+        f"{COSTS}/pretrain/{{backbone}}.tsv"
+    conda:
+        "prt"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        entry=lambda wc: BACKBONES[wc.backbone],
+        recipe=lambda wc: as_json(BACKBONES[wc.backbone]["recipe"]),
+        out=subpath(output.config, parent=True),
+        checkpoint=f"{TOP}/checkpoints/pretrain/{{backbone}}.safetensors",
+    shell:
+        "prt vision pretrain --architecture {params.entry[architecture]} --corpus {params.entry[corpus]} "
+        "--recipe {params.recipe:q} --out {params.out} --checkpoint {params.checkpoint} 2> {log}"
+
+
+# A data set: three splits and a manifest.
+rule prepare:
+    output:
+        expand(
+            f"{TOP}/data/{{dataset}}/{{file}}",
+            file=["manifest.json", "train.arrow", "validation.arrow", "test.arrow"],
+            allow_missing=True,
+        ),
+    log:
+        f"{LOGS}/prepare/{{dataset}}.log",
+    benchmark:
+        f"{COSTS}/prepare/{{dataset}}.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        entry=lambda wc: {
+            key: value for key, value in DATASETS[wc.dataset].items() if key != "shots"
+        },
+        classes=lambda wc: as_json(DATASETS[wc.dataset].get("classes", [])),
+        templates=lambda wc: as_json(DATASETS[wc.dataset].get("templates", [])),
+        validation=lambda wc: DATASETS[wc.dataset].get("validation", 0.1),
+        test=lambda wc: DATASETS[wc.dataset].get("test", 0.2),
+        downloads=VISION.get("downloads", "downloads"),
+        out=subpath(output[0], parent=True),
+    shell:
+        "prt vision prepare --source {params.entry[source]:q} --out {params.out} --downloads {params.downloads:q} "
+        "--classes {params.classes:q} --templates {params.templates:q} --validation {params.validation} "
+        "--test {params.test} 2> {log}"
+
+
+# The zero-shot head of a backbone for a data set.
+rule head:
+    input:
+        backbone_files,
+        data=f"{TOP}/data/{{dataset}}/manifest.json",
+    output:
+        f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
+    log:
+        f"{LOGS}/head/{{dataset}}.{{backbone}}.log",
+    benchmark:
+        f"{COSTS}/head/{{dataset}}.{{backbone}}.tsv"
+    conda:
+        "prt"
+    threads: cores
+    resources:
+        mem_mb=16000,
+        runtime=30,
+    params:
+        spec=spec,
+        data=subpath(input.data, parent=True),
+    shell:
+        "prt vision head --spec {params.spec:q} --data {params.data} --out {output} 2> {log}"
+
+
+# The pretrained backbone's scores.
+rule score:
+    input:
+        backbone_files,
+        data=f"{TOP}/data/{{dataset}}/manifest.json",
+        head=f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
+    output:
+        expand(
+            f"{TOP}/scores/{{dataset}}/{{backbone}}/{{split}}.safetensors",
+            split=["validation", "test"],
+            allow_missing=True,
+        ),
+    log:
+        f"{LOGS}/score/{{dataset}}.{{backbone}}.log",
+    benchmark:
+        f"{COSTS}/score/{{dataset}}.{{backbone}}.tsv"
+    conda:
+        "prt"
+    threads: cores
+    resources:
+        mem_mb=16000,
+        runtime=60,
+        gpu=gpus,
+    params:
+        spec=spec,
+        data=subpath(input.data, parent=True),
+        out=subpath(output[0], parent=True),
+        recipe=as_json(VISION["recipe"]),
+        workers=workers,
+    shell:
+        "prt vision score --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
+        "--data {params.data} --head {input.head} --recipe {params.recipe:q} --out {params.out} "
+        "--workers {params.workers} 2> {log}"
+
+
+# Fine-tuning (run ft) and reward tuning (run prt_ALPHA), with the scores of the result.
+rule tune:
+    input:
+        backbone_files,
+        data=f"{TOP}/data/{{dataset}}/manifest.json",
+        head=f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
+    output:
+        per_seed(
+            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/manifest.json"
+        ),
+        per_seed(
+            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/weights.safetensors"
+        ),
+        per_seed(
+            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/curve.csv"
+        ),
+        per_seed(
+            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/validation.safetensors"
+        ),
+        per_seed(
+            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/test.safetensors"
+        ),
+    log:
+        per_seed_log(f"{LOGS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}"),
+    benchmark:
+        per_seed_log(f"{COSTS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}")
+    conda:
+        "prt"
+    threads: cores
+    resources:
+        mem_mb=32000,
+        runtime=240,
+        gpu=gpus,
+    params:
+        spec=spec,
+        data=subpath(input.data, parent=True),
+        method=lambda wc: wc.run.split("_")[0],
+        alpha=lambda wc: wc.run.partition("_")[2] or 0,
+        regimes=lambda wc: as_json(regimes(wc)),
+        seeds=lambda wc: [f"--seed {seed}" for seed in seeds(wc)],
+        every=lambda wc: VISION["figure6"]["every"] if is_figure6(wc) else 0,
+        out=subpath(output[0], ancestor=3),
+        checkpoints=f"{TOP}/checkpoints/{{dataset}}/{{backbone}}/{{run}}",
+        workers=workers,
+    shell:
+        "prt vision tune --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
+        "--data {params.data} --head {input.head} --method {params.method} --alpha {params.alpha} "
+        "--regimes {params.regimes:q} {params.seeds} --every {params.every} --out {params.out} "
+        "--checkpoints {params.checkpoints} --workers {params.workers} 2> {log}"
+
+
+# All cells of the transfer tables of one data set, from the cached scores alone.
+rule transfer:
+    input:
+        score_files,
+    output:
+        expand(
+            f"{TOP}/transfer/{{split}}/{{dataset}}/{{table}}.csv",
+            table=["transfer", "summary", "comparison", "theory"],
+            allow_missing=True,
+        ),
+    log:
+        f"{LOGS}/transfer/{{split}}.{{dataset}}.log",
+    benchmark:
+        f"{COSTS}/transfer/{{split}}.{{dataset}}.tsv"
+    conda:
+        "prt"
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        pairs=lambda wc: [
+            f"--pair {source}:{target}" for source, target in pairs(wc.dataset)
+        ],
+        strengths=[f"--strength {strength}" for strength in VISION["strengths"]],
+        out=subpath(output[0], parent=True),
+    shell:
+        "prt transfer {input} {params.pairs} {params.strengths} --out {params.out} 2> {log}"
+
+
+# The tables of all data sets in one: transfer.csv, summary.csv, comparison.csv, theory.csv.
+rule collect:
+    input:
+        expand(
+            f"{TOP}/transfer/test/{{dataset}}/{{table}}.csv",
+            dataset=DATASETS,
+            allow_missing=True,
+        ),
+    output:
+        report(
+            f"{TOP}/{{table}}.csv",
+            category="Tables",
+            labels={"table": "{table}"},
+            caption="../report/tables.rst",
+        ),
+    log:
+        f"{LOGS}/collect/{{table}}.log",
+    benchmark:
+        f"{COSTS}/collect/{{table}}.tsv"
+    wildcard_constraints:
+        table="transfer|summary|comparison|theory",
+    conda:
+        "prt"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "prt collect {input} --out {output} 2> {log}"
+
+
+# The same measurements on the validation split: what settings may be chosen by.
+use rule collect as collect_validation with:
+    input:
+        expand(f"{TOP}/transfer/validation/{{dataset}}/transfer.csv", dataset=DATASETS),
+    output:
+        f"{TOP}/validation.csv",
+    log:
+        f"{LOGS}/collect/validation.log",
+    benchmark:
+        f"{COSTS}/collect/validation.tsv"
+
+
+# `snakemake DATASET` makes or completes what belongs to one data set.
+for dataset in DATASETS:
+
+    rule:
+        name:
+            dataset
+        input:
+            f"{TOP}/transfer/test/{dataset}/transfer.csv",
+            f"{TOP}/transfer/validation/{dataset}/transfer.csv",
+        localrule: True
