@@ -248,6 +248,25 @@ def test_lines_and_points_pass_through_the_table() -> None:
     np.testing.assert_allclose(np.sort(points), np.sort(100 * prt))
 
 
+def test_what_was_not_tried_everywhere_is_drawn_where_it_was() -> None:
+    """No PoE at all; and one source whose rewards have fewer α, fewer strengths, and one seed."""
+    table = summary_table()
+    few = table["source"].eq("rn12-rich") & table["shots"].eq("full")
+    transfer_bars.figure(transfer_bars.select(table[table["method"] != "poe"], PANELS), PANELS)
+    rows = entropy.select_transfer(table[~(few & table["alpha"].gt(0))])
+    points = [sum(np.size(line.get_xdata()) for line in a.lines) for a in entropy.figure_transfer(rows).axes]
+    assert points == [len(TARGETS) * len(ALPHAS)] * 3 + [0]
+    sweep = strength.select(table[~(few & table["strength"].gt(1))])
+    assert sweep.loc[few[sweep.index], "strength"].max() == 1
+    strength.figure(sweep)
+    curves = entropy.select_curves(curves_table(SOURCES).query("source != 'rn12-rich' or seed == 0 and alpha > 0"))
+    assert sorted(curves["seeds"].unique()) == [1, 3]
+    entropy.figure_curves(curves)
+    pairs = theory_table.select(theory_frame().query("source != 'rn12-rich' or shots == 'full'"))
+    texts = [text.get_text() for text in theory_table.figure(pairs).axes[0].texts]
+    assert texts.count("–") == 3 * len(TARGETS)
+
+
 def test_a_missing_source_is_named() -> None:
     """A panel whose source was never evaluated."""
     with pytest.raises(InputError, match="'pretrained' on 'vit-huge' with source 'vit-huge' on mnist"):

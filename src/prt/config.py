@@ -29,16 +29,18 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
 
 def _told(error: ValidationError) -> str:
     place = ".".join(str(p) for p in error.absolute_path) or "the top level"
+    rule: Any = error.validator_value
+    here: Any = error.instance
     if error.validator == "additionalProperties":
-        allowed = error.schema.get("properties", {})
-        for key in error.instance:
+        schema: Any = error.schema
+        for key in here:
             try:
-                known(key, allowed, f"key in {place} of the configuration")
+                known(key, schema.get("properties", {}), f"key in {place} of the configuration")
             except InputError as told:
                 return str(told)
     if error.validator == "required":
-        missing = next(k for k in error.validator_value if k not in error.instance)
+        missing = next(key for key in rule if key not in here)
         return f"the configuration lacks '{missing}' in {place}: add it (see config/README.md)."
     if error.validator == "minimum":
-        return f"{place} of the configuration is {error.instance}, but must be {error.validator_value} or more."
+        return f"{place} of the configuration is {here}, but must be {rule} or more."
     return f"{place} of the configuration is wrong: {error.message} (see config/README.md)."

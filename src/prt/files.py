@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         InputError: if the file cannot be written (no space, no permission, …).
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.part")  # one name, so that a killed writer's remains are written over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -48,10 +48,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
         remedy = _REMEDY.get(number, "mend that and run again")
         raise InputError(f"cannot write {path}: {os.strerror(number)}; {remedy}.") from error
     finally:
-        try:
+        with suppress(OSError):  # the folder is not ours to write to, so nothing was written
             aside.unlink(missing_ok=True)
-        except OSError:
-            pass  # the folder is not ours to write to, so nothing was written
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -104,7 +102,8 @@ def read_tensors(path: Path | str, what: str) -> "tuple[dict[str, Tensor], dict[
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["prt"])
-            return {name: file.get_tensor(name) for name in file.keys()}, header
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, header
     except KeyError:
         raise InputError(f"the {what} {path} was not written by this project.") from None
     except (SafetensorError, ValueError, OSError) as error:

@@ -71,8 +71,8 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
         theirs = tuple(tensors[name].shape) if name in tensors else None
         if mine != theirs:
             raise InputError(
-                f"the weights in {path} do not fit the backbone in its manifest: '{name}' has shape {theirs}, not {mine}; "
-                "tune it again."
+                f"the weights in {path} do not fit the backbone in its manifest: "
+                f"'{name}' has shape {theirs}, not {mine}; tune it again."
             )
     network.load_state_dict(tensors)
 

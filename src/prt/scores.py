@@ -1,6 +1,7 @@
 """Scores: a model evaluated on a split is a matrix, N examples × L labels, in one safetensors file."""
 
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,10 +82,10 @@ def check_same_labels(a: list[str], b: list[str], what_a: str, what_b: str) -> N
         raise InputError(
             f"{what_a} and {what_b} have different labels: {'; '.join(said)}. Use a model with the same labels."
         )
-    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    at, here, there = next((i, x, y) for i, (x, y) in enumerate(zip_longest(a, b)) if x != y)
     raise InputError(
-        f"{what_a} and {what_b} have the same labels in another order (number {at} is {a[at]!r} here and {b[at]!r} there); "
-        "put them in one order."
+        f"{what_a} and {what_b} have the same labels in another order "
+        f"(number {at} is {here!r} here and {there!r} there); put them in one order."
     )
 
 
@@ -98,5 +99,6 @@ def check_same_examples(a: Scores, b: Scores) -> None:
     check_same_labels(a.classes, b.classes, *names)
     if (a.fingerprint, a.split) != (b.fingerprint, b.split) or not torch.equal(a.labels, b.labels):
         raise InputError(
-            f"{names[0]}/{a.split} and {names[1]}/{b.split} were scored on different examples; score both again on one data set."
+            f"{names[0]}/{a.split} and {names[1]}/{b.split} were scored on different examples; "
+            "score both again on one data set."
         )

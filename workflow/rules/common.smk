@@ -104,9 +104,13 @@ def per_seed(pattern):
     )
 
 
-def per_seed_log(stem):
+def per_seed_name(stem, ending):
     """The name of a job's log or benchmark."""
-    return stem if VISION.get("seeds_in_one_job") else f"{stem}.{{seed}}"
+    return (
+        f"{stem}.{ending}"
+        if VISION.get("seeds_in_one_job")
+        else f"{stem}.{{seed}}.{ending}"
+    )
 
 
 def seeds(wildcards):

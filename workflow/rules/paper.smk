@@ -18,7 +18,7 @@ rule figure2:
     benchmark:
         f"{COSTS}/figures/figure2.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -41,7 +41,7 @@ rule curves:
     benchmark:
         f"{COSTS}/curves.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=1000,
         runtime=10,
@@ -66,7 +66,7 @@ rule figure6a:
     benchmark:
         f"{COSTS}/figures/figure6a.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -92,7 +92,7 @@ rule figure6b:
     benchmark:
         f"{COSTS}/figures/figure6b.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -126,7 +126,7 @@ rule table7:
     benchmark:
         f"{COSTS}/figures/table7.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -153,7 +153,7 @@ rule strength:
     benchmark:
         f"{COSTS}/figures/strength.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,

@@ -13,7 +13,7 @@ rule pretrain:
     benchmark:
         f"{COSTS}/pretrain/{{backbone}}.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -41,7 +41,7 @@ rule prepare:
     benchmark:
         f"{COSTS}/prepare/{{dataset}}.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=4000,
         runtime=120,
@@ -73,7 +73,7 @@ rule head:
     benchmark:
         f"{COSTS}/head/{{dataset}}.{{backbone}}.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     threads: cores
     resources:
         mem_mb=16000,
@@ -102,7 +102,7 @@ rule score:
     benchmark:
         f"{COSTS}/score/{{dataset}}.{{backbone}}.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     threads: cores
     resources:
         mem_mb=16000,
@@ -143,11 +143,11 @@ rule tune:
             f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/test.safetensors"
         ),
     log:
-        per_seed_log(f"{LOGS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}"),
+        per_seed_name(f"{LOGS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}", "log"),
     benchmark:
-        per_seed_log(f"{COSTS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}")
+        per_seed_name(f"{COSTS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}", "tsv")
     conda:
-        "prt"
+        "../../environment.yml"
     threads: cores
     resources:
         mem_mb=32000,
@@ -186,7 +186,7 @@ rule transfer:
     benchmark:
         f"{COSTS}/transfer/{{split}}.{{dataset}}.tsv"
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=8000,
         runtime=30,
@@ -222,7 +222,7 @@ rule collect:
     wildcard_constraints:
         table="transfer|summary|comparison|theory",
     conda:
-        "prt"
+        "../../environment.yml"
     resources:
         mem_mb=1000,
         runtime=10,

@@ -80,7 +80,6 @@ def batch(corpus: Corpus, size: int, seed: int, step: int) -> tuple[Tensor, Tens
         Images, size × 3 × 32 × 32, white on black in 0..1, and the indices of their :func:`captions`.
     """
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
-    glyphs = _rendered(corpus.fonts)
     # Digits are half of every batch: they are what the data sets hold.
     digit = torch.rand(size, generator=generator) < 0.5
     draw = torch.rand(size, generator=generator)
@@ -88,13 +87,13 @@ def batch(corpus: Corpus, size: int, seed: int, step: int) -> tuple[Tensor, Tens
     font = torch.randint(len(corpus.fonts), (size,), generator=generator)
     template = torch.randint(len(CAPTIONS), (size,), generator=generator)
     glyph = font * len(CHARACTERS) + character
-    images = _augment(glyphs[glyph].float() / 255, corpus.augmentation, generator)
+    images = _augment(_rendered(corpus.fonts)[glyph], corpus.augmentation, generator)
     return images.expand(-1, 3, -1, -1), glyph * len(CAPTIONS) + template
 
 
 @cache
 def _rendered(fonts: tuple[str, ...], side: int = 48, points: int = 42) -> Tensor:
-    """All glyphs, (fonts · characters) × 1 × 48 × 48, uint8: rendered once, warped to 32 × 32 per batch."""
+    """All glyphs in 0..1, (fonts · characters) × 6 × 48 × 48: thin, plain, thick; then the same blurred."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     images = []
     for name in fonts:
@@ -105,37 +104,39 @@ def _rendered(fonts: tuple[str, ...], side: int = 48, points: int = 42) -> Tenso
             corner = ((side - left - right) / 2, (side - top - bottom) / 2)
             ImageDraw.Draw(image).text(corner, character, fill=255, font=font)
             images.append(np.asarray(image))
-    return torch.from_numpy(np.stack(images)).unsqueeze(1)
+    plain = torch.from_numpy(np.stack(images)).unsqueeze(1) / 255
+    strokes = torch.cat([-F.max_pool2d(-plain, 3, 1, 1), plain, F.max_pool2d(plain, 3, 1, 1)], 1)
+    return torch.cat([strokes, gaussian_blur(strokes, [13, 13], [3.0, 3.0])], 1)
 
 
-def _augment(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Thicker or thinner strokes, affine and elastic warp to 32 × 32, blur, noise; N × 1 × H × W in 0..1."""
-    n = len(images)
+def _augment(variants: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Mix the variants (erosion, dilation, blur), warp to 32 × 32, add noise.
+
+    Args:
+        variants: N × 6 × 48 × 48, from :func:`_rendered`.
+
+    Returns:
+        N × 1 × 32 × 32, in 0..1.
+    """
+    n = len(variants)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
-    weight = strength * uniform(-1, 1, 1, 1, 1)
-    dilated = F.max_pool2d(images, 3, 1, 1)
-    eroded = -F.max_pool2d(-images, 3, 1, 1)
-    images = images + weight.clamp(min=0) * (dilated - images) - weight.clamp(max=0) * (eroded - images)
+    weight, blur = strength * uniform(-1, 1, 1), strength * uniform(0, 1, 1)
+    stroke = torch.cat([(-weight).clamp(min=0), 1 - weight.abs(), weight.clamp(min=0)], 1)
+    mix = torch.cat([stroke * (1 - blur), stroke * blur], 1)
+    images = torch.einsum("nv,nvhw->nhw", mix, variants).unsqueeze(1)
 
     angle, shear = strength * uniform(-0.3, 0.3), strength * uniform(-0.4, 0.4)
     wide, high = (0.75 * torch.exp(strength * uniform(-0.3, 0.3, 2))).unbind(1)
     cos, sin = angle.cos(), angle.sin()
     rows = [wide * cos, wide * (shear * cos - sin), high * sin, high * (shear * sin + cos)]
     shift = strength * uniform(-0.12, 0.12, 2, 1)
-    theta = torch.cat([torch.stack(rows, 1).view(n, 2, 2), shift], 2)
-    grid = F.affine_grid(theta, [n, 1, IMAGE_SIZE, IMAGE_SIZE], align_corners=False)
-    elastic = F.interpolate(
-        strength * uniform(-0.2, 0.2, 2, 4, 4),
-        size=(IMAGE_SIZE, IMAGE_SIZE),
-        mode="bicubic",
-        align_corners=True,
-    )
-    images = F.grid_sample(images, grid + elastic.permute(0, 2, 3, 1), align_corners=False)
-
-    blurred = gaussian_blur(images, [9, 9], [2.0, 2.0])
-    images = images + strength * uniform(0, 1, 1, 1, 1) * (blurred - images)
-    noise = torch.randn(images.shape, generator=generator)
+    affine = torch.cat([torch.stack(rows, 1).view(n, 2, 2), shift], 2)
+    shape = [n, 1, IMAGE_SIZE, IMAGE_SIZE]
+    elastic = F.interpolate(strength * uniform(-0.2, 0.2, 2, 5, 5), shape[2:], mode="bilinear", align_corners=True)
+    grid = F.affine_grid(affine, shape, align_corners=False) + elastic.permute(0, 2, 3, 1)
+    images = F.grid_sample(images, grid, align_corners=False)
+    noise = torch.randn(shape, generator=generator)
     return (images + 0.1 * strength * uniform(0, 1, 1, 1, 1) * noise).clamp(0, 1)

@@ -22,6 +22,7 @@ from prt.figures.style import (
     group_labels,
     interval,
     legend,
+    places,
     save,
     sober,
 )
@@ -121,11 +122,11 @@ def figure_transfer(rows: pd.DataFrame) -> Figure:
         for alpha, shift in zip(alphas, np.linspace(-0.3, 0.3, len(alphas)), strict=True):
             of = here[here["alpha"] == alpha]
             axis.errorbar(
-                of["target"].map(targets.index) + shift, 100 * of["value"], interval(of), fmt="o",
+                places(of, targets) + shift, 100 * of["value"], interval(of), fmt="o",
                 color=alpha_colour(alpha), elinewidth=0.8, markersize=2.6,
             )  # fmt: skip
         of = here[here["method"] == "pretrained"]
-        x = of["target"].map(targets.index)
+        x = places(of, targets)
         axis.hlines(100 * of["value"], x - 0.4, x + 0.4, color=COLOUR["pretrained"], linewidth=1.5)
         group_labels(axis, targets)
     handles = [

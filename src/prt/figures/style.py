@@ -132,6 +132,11 @@ def folded(name: str, width: int) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
+def places(rows: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """The group, at x = 0, 1, …, of each row's target."""
+    return np.array([names.index(target) for target in rows["target"]], dtype=float)
+
+
 def group_labels(axis: Axes, names: Sequence[str]) -> None:
     """Name the groups at x = 0, 1, …; slanted and folded, so that long names stay apart."""
     lines = [folded(name, 12) for name in names]

@@ -22,6 +22,7 @@ from prt.figures.style import (
     group_labels,
     interval,
     legend,
+    places,
     save,
     sober,
 )
@@ -105,7 +106,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, targets: list[str]) -> None:
     rows = rows[rows["target"].isin(targets)]
     for slot, method in enumerate([*BARS, "poe"]):
         of = rows[rows["method"] == method]
-        x, percent = of["target"].map(targets.index) + (slot - 2) * WIDTH, 100 * of["value"]
+        x, percent = places(of, targets) + (slot - 2) * WIDTH, 100 * of["value"]
         if method in BARS:
             axis.bar(x, percent, WIDTH, color=COLOUR[method])
         else:

@@ -24,7 +24,7 @@ class Backbone:
     """A pretrained CLIP: the network, its tokenizer, and what is needed to build its image tower again."""
 
     spec: str
-    clip: nn.Module
+    clip: Any  # one of open_clip's classes
     tokenizer: Callable[[list[str]], Tensor]
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
@@ -49,8 +49,8 @@ def load_backbone(spec: str) -> Backbone:
         known(pretrained, tags, f"pretrained tag or checkpoint file of {model}")
     model_cfg = open_clip.get_model_config(model)
     wants = open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False) if pretrained in tags else None
-    if wants is not None and wants != model_cfg.get("quick_gelu", False):
-        other = f"{model}-quickgelu" if wants else model.removesuffix("-quickgelu")
+    other = f"{model}-quickgelu" if wants else model.removesuffix("-quickgelu")
+    if wants is not None and wants != model_cfg.get("quick_gelu", False) and other != model:
         raise InputError(f"the weights '{pretrained}' need the model {other}: write {other}/{pretrained}.")
     try:
         clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True)
@@ -94,7 +94,8 @@ class Classifier(nn.Module):
 
     def __init__(self, tower: nn.Module, head: Tensor, scale: Tensor, preprocess_cfg: dict[str, Any]) -> None:
         super().__init__()
-        self.tower = tower
+        # Convolutions are faster with channels last; transformers do not mind.
+        self.tower = tower.to(memory_format=torch.channels_last)
         self.register_buffer("head", head)
         self.register_buffer("scale", scale)
         for name in ("mean", "std"):
@@ -102,7 +103,8 @@ class Classifier(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (images / 255 - self.mean) / self.std
+        """Logits (N, L) of uint8 images (N, 3, S, S)."""
+        x = ((images / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         features = self.tower(x.to(next(self.tower.parameters()).dtype))
         # Half precision has too few digits for logits of this size: the head is computed in float32.
         with torch.autocast(x.device.type, enabled=False):

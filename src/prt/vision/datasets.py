@@ -146,7 +146,9 @@ def _torchvision(name: str, root: Path) -> Found:
 
     import torchvision.datasets as module
 
-    kinds = {n: k for n, k in vars(module).items() if inspect.isclass(k) and issubclass(k, module.VisionDataset)}
+    kinds: dict[str, Any] = {
+        n: k for n, k in vars(module).items() if inspect.isclass(k) and issubclass(k, module.VisionDataset)
+    }
     known(name, kinds, "torchvision data set")
     parameters = inspect.signature(kinds[name]).parameters
     options: dict[str, Any] = {"download": True} if "download" in parameters else {}

@@ -1,5 +1,6 @@
 """Using a portable reward: put it on any target and predict (Algorithm 2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Rewarded:
     strength: float
 
     @torch.no_grad()
-    def predict(self, images: list[str | Path], without: bool = False) -> Tensor:
+    def predict(self, images: Sequence[str | Path], without: bool = False) -> Tensor:
         """Probabilities (N, L) of image files; ``without``: the target's own, the reward left out.
 
         Raises:

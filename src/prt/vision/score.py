@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ BATCH = 250
 class Prepared(Dataset[Tensor]):
     """Images of a split through a backbone's deterministic transform: uint8 (3, S, S)."""
 
-    def __init__(self, images: Images, preprocess_cfg: dict) -> None:
+    def __init__(self, images: Images, preprocess_cfg: dict[str, Any]) -> None:
         self.images, self.transform = images, preprocess(preprocess_cfg)
 
     def __len__(self) -> int:
@@ -28,7 +29,7 @@ class Prepared(Dataset[Tensor]):
         return self.transform(self.images.picture(index))
 
 
-def prepared(images: Images, preprocess_cfg: dict, workers: int) -> Iterator[Tensor]:
+def prepared(images: Images, preprocess_cfg: dict[str, Any], workers: int) -> Iterator[Tensor]:
     """Batches of a split in order, uint8 (B, 3, S, S), decoded by ``workers`` processes (0: in this one)."""
     return iter(DataLoader(Prepared(images, preprocess_cfg), batch_size=BATCH, num_workers=workers))
 

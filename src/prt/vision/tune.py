@@ -219,7 +219,13 @@ def tune(
             checkpoint = checkpoints / shots / f"{seed}.safetensors"
             network, curve = tuner.run(name, method, alpha, shots, seed, recipe, checkpoint, every)
             folder = out / shots / str(seed)
-            facts = {"backbone": backbone, "method": method, "shots": shots, "seed": seed, "dataset": dataset}
+            facts: dict[str, Any] = {
+                "backbone": backbone,
+                "method": method,
+                "shots": shots,
+                "seed": seed,
+                "dataset": dataset,
+            }
             for split in ("validation", "test"):
                 logits = tuner.score(network, split, recipe)
                 Scores(

@@ -1,0 +1,36 @@
+# `make demo` runs the whole pipeline on its embedded default; `make test` checks and tests everything.
+# Both install what they need into .venv first.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
+export PATH := $(BIN):$(PATH)
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test bench browser
+
+demo: .venv/installed
+	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs
+	snakemake --report results/demo/report.html
+
+test: .venv/installed browser
+	ruff check
+	ruff format --check
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	mypy
+	pytest
+
+bench: .venv/installed
+	python benchmarks/vision.py --out docs/benchmarks.md
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# The report is tested in a real browser.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    apt-get install -qq -y --no-install-recommends chromium; } || \
+	  { echo "make test needs Chromium: install it, then run again." >&2; exit 1; }

@@ -1,0 +1,131 @@
+"""What all tests share: small real things to work on, and the command line in this process."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is looked up on the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+# The first example pays for imports and kernels that are made on demand; speed is measured in benchmarks.
+settings.register_profile("project", deadline=None, max_examples=60)
+settings.load_profile("project")
+
+CLASSES = ["circle", "square", "cross"]
+
+
+@pytest.fixture
+def prt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line; its exit code, what it printed, and its complaints."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from prt.cli import main
+
+        monkeypatch.setattr("sys.argv", ["prt", *map(str, arguments)])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def draw(kind: str, seed: int) -> Image.Image:
+    """A 40 × 30 grey picture of one of the classes, with noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:30, :40]
+    y, x = y - 15 + rng.integers(-3, 4), x - 20 + rng.integers(-3, 4)
+    shape = {"circle": x**2 + y**2 < 90, "square": (abs(x) < 9) & (abs(y) < 9), "cross": (abs(x) < 3) | (abs(y) < 3)}
+    return Image.fromarray((200 * shape[kind] + rng.integers(0, 55, (30, 40))).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of a user's own: three class folders of twenty pictures."""
+    top = tmp_path_factory.mktemp("pictures")
+    for label, kind in enumerate(CLASSES):
+        (top / kind).mkdir()
+        for i in range(20):
+            draw(kind, 100 * label + i).save(top / kind / f"{i:02}.png")
+    return top
+
+
+@pytest.fixture(scope="session")
+def dataset(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared image folder."""
+    from prt.vision.datasets import prepare
+
+    out = tmp_path_factory.mktemp("data") / "shapes"
+    prepare(f"folder:{pictures}", out, root=out.parent, validation=0.25, test=0.2)
+    return out
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hardly trained CLIP of the embedded family."""
+    from prt.embedded.pretrain import pretrain
+    from prt.training import Recipe
+
+    out = tmp_path_factory.mktemp("backbones") / "tiny"
+    recipe = Recipe(optimizer="adamw", lr=1e-3, batch=8, steps=3, warmup=1)
+    pretrain("rn12", "poor", recipe, 0, out, out.parent / "checkpoint.safetensors")
+    return out
+
+
+@pytest.fixture(scope="session")
+def head(backbone: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zero-shot head of the backbone for the data set."""
+    from prt.vision.backbones import load_backbone
+    from prt.vision.datasets import read_manifest
+    from prt.vision.head import make_head
+
+    out = tmp_path_factory.mktemp("heads") / "tiny.safetensors"
+    manifest = read_manifest(dataset)
+    make_head(load_backbone(f"local-dir:{backbone}"), manifest.classes, manifest.templates, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tuned(backbone: Path, dataset: Path, head: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of ft and one of prt, as ``METHOD/4/0``; read only."""
+    import torch
+
+    from prt.training import Recipe
+    from prt.vision.datasets import read_manifest
+    from prt.vision.tune import tune
+
+    top = tmp_path_factory.mktemp("tuned")
+    for method in ("ft", "prt"):
+        tune(
+            f"local-dir:{backbone}",
+            backbone="tiny",
+            dataset="shapes",
+            data=read_manifest(dataset),
+            head=head,
+            method=method,
+            alpha=0.0,
+            regimes={"4": Recipe(lr=1e-3, batch=6, steps=6, warmup=2)},
+            seeds=[0],
+            out=top / method,
+            checkpoints=top / "checkpoints" / method,
+            device=torch.device("cpu"),
+            workers=0,
+            every=3,
+        )
+    return top
+
+
+@pytest.fixture
+def reward(tuned: Path, tmp_path: Path) -> Path:
+    """A copy of a tuned reward, to be damaged."""
+    return Path(shutil.copytree(tuned / "prt" / "4" / "0", tmp_path / "reward"))

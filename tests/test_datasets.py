@@ -1,0 +1,191 @@
+"""Preparing and reading image data sets, from sources of every kind that can be had without a network."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, draw
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prt.errors import InputError
+from prt.vision.datasets import Images, batches_of, few_shot, prepare, read_manifest
+
+Prt = Callable[..., tuple[int, str, str]]
+
+
+def test_a_folder_of_the_user_s_own(dataset: Path, pictures: Path) -> None:
+    manifest = read_manifest(dataset)
+    assert manifest.classes == sorted(CLASSES)
+    assert manifest.images == {"train": 36, "validation": 12, "test": 12}
+    seen = []
+    for split in ("train", "validation", "test"):
+        images = Images(manifest, split)
+        assert set(images.labels) == {0, 1, 2}
+        for i in range(len(images)):
+            content, label = images[i]
+            seen.append(content)
+            folder = pictures / manifest.classes[label]
+            assert content in [f.read_bytes() for f in folder.iterdir()]
+    assert len(set(seen)) == 60
+    assert images.picture(0).size == (40, 30)
+    assert images.picture(0).mode == "RGB"
+
+
+def test_a_folder_with_splits_and_names(pictures: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        shutil.copytree(pictures, tmp_path / "own" / split)
+    prepare(
+        f"folder:{tmp_path / 'own'}", tmp_path / "out", root=tmp_path, classes=["a", "b", "c"], templates=["a {} shape"]
+    )
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest.classes, manifest.templates) == (["a", "b", "c"], ["a {} shape"])
+    assert manifest.images == {"train": 54, "validation": 6, "test": 60}
+
+
+def test_preparing_again_gives_the_same(dataset: Path, pictures: Path, tmp_path: Path) -> None:
+    prepare(f"folder:{pictures}", tmp_path / "again", root=tmp_path, validation=0.25, test=0.2)
+    for file in ("train.arrow", "validation.arrow", "test.arrow"):
+        assert (tmp_path / "again" / file).read_bytes() == (dataset / file).read_bytes()
+    ours, theirs = (json.loads((d / "manifest.json").read_text()) for d in (tmp_path / "again", dataset))
+    assert ours == theirs
+
+
+def test_torchvision(tmp_path: Path) -> None:
+    """EuroSAT's own layout on disk (class folders), found by torchvision's loader without a download."""
+    for kind in CLASSES:
+        folder = tmp_path / "EuroSAT" / "eurosat" / "2750" / kind
+        folder.mkdir(parents=True)
+        for i in range(10):
+            draw(kind, i).save(folder / f"{kind}_{i}.jpg")
+    prepare("torchvision:EuroSAT", tmp_path / "out", root=tmp_path)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.classes == sorted(CLASSES)
+    assert sum(manifest.images.values()) == 30
+    originals = {f.read_bytes() for f in (tmp_path / "EuroSAT").rglob("*.jpg")}
+    assert Images(manifest, "train")[0][0] in originals  # the file's own encoding, not a second one
+
+
+def test_torchvision_arrays(tmp_path: Path) -> None:
+    """CIFAR-10's own layout on disk (pickled arrays), its checksums set aside, becomes PNG without loss."""
+    import pickle
+    from unittest.mock import patch
+
+    base = tmp_path / "CIFAR10" / "cifar-10-batches-py"
+    base.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        (base / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 1] * 10}))
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": ["airplane", "bird"]}))
+    with patch("torchvision.datasets.cifar.check_integrity", return_value=True):
+        prepare("torchvision:CIFAR10", tmp_path / "out", root=tmp_path)
+    images = Images(read_manifest(tmp_path / "out"), "test")
+    np.testing.assert_array_equal(np.asarray(images.picture(3)), pixels[3].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_hugging_face(pictures: Path, tmp_path: Path) -> None:
+    """A data set folder in the hub's own layout (Parquet with an image feature)."""
+    import datasets
+
+    rows = datasets.load_dataset("imagefolder", data_dir=str(pictures), cache_dir=str(tmp_path / "cache"))["train"]
+    (tmp_path / "hub").mkdir()
+    rows.to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
+    prepare(f"huggingface:{tmp_path / 'hub'}", tmp_path / "out", root=tmp_path)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.classes == sorted(CLASSES)
+    assert sum(manifest.images.values()) == 60
+    assert Images(manifest, "train")[0][0] in {f.read_bytes() for f in pictures.rglob("*.png")}
+
+
+def test_bad_sources(prt: Prt, pictures: Path, tmp_path: Path) -> None:
+    def refused(source: str, sentence: str, *options: str) -> None:
+        code, _, complaint = prt("vision", "prepare", "--source", source, "--out", tmp_path / "out", *options)
+        assert code == 1
+        assert sentence in complaint.splitlines()[-1]
+        assert "Traceback" not in complaint
+        assert not (tmp_path / "out" / "manifest.json").exists()
+
+    refused("embeded:digits", "unknown kind of data set source 'embeded': did you mean 'embedded'?")
+    refused("embedded:digit", "unknown embedded data set 'digit': did you mean 'digits'?")
+    refused("torchvision:Flower102", "unknown torchvision data set 'Flower102': did you mean 'Flowers102'?")
+    refused("huggingface:no/such", "check the name and the network")
+    refused(f"folder:{tmp_path / 'none'}", "does not exist; correct 'source'")
+    refused(f"folder:{pictures}", "'classes' has 2 names, but", "--classes", '["a", "b"]')
+    refused(f"folder:{pictures}", "'a' occurs twice", "--classes", '["a", "b", "a"]')
+    refused(f"folder:{pictures}", "has no {} for the class name", "--templates", '["a photo"]')
+
+    own = tmp_path / "own"
+    shutil.copytree(pictures, own)
+    (own / "cross" / "07.png").write_bytes(b"no picture")
+    refused(f"folder:{own}", "cross/07.png cannot be read")
+    (own / "cross" / "07.png").unlink()
+    (own / "empty").mkdir()
+    refused(f"folder:{own}", "empty holds no images; add some or remove the class")
+    draw("cross", 0).save(own / "empty" / "one.png")
+    refused(f"folder:{own}", "class 'empty' has one image only")
+    shutil.copytree(pictures, tmp_path / "split" / "test")
+    refused(f"folder:{tmp_path / 'split'}", "no folder 'train'")
+    shutil.copytree(pictures, tmp_path / "split" / "train")
+    shutil.rmtree(tmp_path / "split" / "train" / "square")
+    refused(f"folder:{tmp_path / 'split'}", "train/square holds no images")
+
+
+def test_a_class_without_training_images(tmp_path: Path, pictures: Path, prt: Prt) -> None:
+    """A hub data set may name a class in its features of which the training split has nothing."""
+    import datasets
+
+    rows = datasets.load_dataset("imagefolder", data_dir=str(pictures), cache_dir=str(tmp_path / "cache"))["train"]
+    (tmp_path / "hub").mkdir()
+    rows.filter(lambda row: row["label"] != 1).to_parquet(tmp_path / "hub" / "train.parquet")
+    rows.to_parquet(tmp_path / "hub" / "test.parquet")
+    code, _, complaint = prt(
+        "vision", "prepare", "--source", f"huggingface:{tmp_path / 'hub'}", "--out", tmp_path / "out"
+    )
+    assert code == 1
+    assert "has no training image of class 'cross'" in complaint
+
+
+def test_damaged_data(dataset: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
+    manifest = read_manifest(copy)
+    whole = (copy / "test.arrow").read_bytes()
+    (copy / "test.arrow").write_bytes(whole[:-50])
+    with pytest.raises(InputError, match="truncated or corrupt"):
+        Images(manifest, "test")
+    shutil.copy(copy / "train.arrow", copy / "test.arrow")
+    with pytest.raises(InputError, match="does not fit its manifest"):
+        Images(manifest, "test")
+    (copy / "test.arrow").unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        Images(manifest, "test")
+    (copy / "manifest.json").write_text('{"classes": []}')
+    with pytest.raises(InputError, match="incomplete"):
+        read_manifest(copy)
+
+
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 5), st.integers(0, 40))
+def test_batches_are_a_pure_function(n: int, batch: int, seed: int, start: int) -> None:
+    indices = np.arange(100, 100 + n)
+    whole, late = batches_of(indices, batch, seed, 0), batches_of(indices, batch, seed, start)
+    for _ in range(start):
+        next(whole)
+    for _ in range(5):
+        np.testing.assert_array_equal(next(whole), next(late))
+    epoch = [next(b) for b in [batches_of(indices, batch, seed, 0)] for _ in range(max(1, n // batch))]
+    drawn = np.concatenate(epoch)
+    assert len(set(drawn)) == len(drawn) == max(1, n // batch) * min(batch, n)
+
+
+@given(st.integers(1, 6), st.integers(0, 9))
+def test_few_shot_is_balanced_and_seeded(shots: int, seed: int) -> None:
+    labels = np.array([0, 1, 2] * 6)
+    chosen = few_shot(labels, str(shots), seed)
+    np.testing.assert_array_equal(chosen, few_shot(labels, str(shots), seed))
+    assert np.bincount(labels[chosen]).tolist() == [shots] * 3
+    assert len(set(chosen)) == len(chosen)
+    np.testing.assert_array_equal(few_shot(labels, "full", seed), np.arange(18))
+    with pytest.raises(InputError, match="7 shots were asked for"):
+        few_shot(labels, "7", seed)

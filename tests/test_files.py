@@ -1,0 +1,110 @@
+"""Files appear whole or not at all, and damage is told in one sentence."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prt.errors import InputError, known
+from prt.files import fingerprint, read_json, read_tensors, replacing, write_json, write_tensors, write_text
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FILL = """
+import sys, torch
+from pathlib import Path
+from prt.errors import InputError
+from prt.files import write_tensors
+folder = Path(sys.argv[1])
+try:
+    write_tensors(folder / "w.safetensors", {"w": torch.zeros(10**6)}, {})
+except InputError as error:
+    print(error)
+print([p.name for p in folder.iterdir()])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a file system")
+def test_no_space_left(tmp_path: Path) -> None:
+    """A real full file system (one megabyte, in a mount namespace of its own) is told and left clean."""
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1"', "sh"]
+    done = subprocess.run([*mount, tmp_path, sys.executable, FILL], capture_output=True, text=True)
+    if done.returncode and "mount" in done.stderr:
+        pytest.skip("this machine lets no test mount a file system")
+    said, left = done.stdout.strip().splitlines()
+    assert "No space left on device; free some space" in said
+    assert left == "[]"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_the_system_s_refusals_become_one_sentence(tmp_path: Path, number: int) -> None:
+    with pytest.raises(InputError, match=r"cannot write .*out\.csv: .*"), replacing(tmp_path / "out.csv") as aside:
+        aside.write_text("half")
+        raise OSError(number, os.strerror(number))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(InputError, match=r"a file stands where a folder is needed"):
+        write_text(tmp_path / "results" / "table.csv", "x")
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers() | st.text(max_size=5) | st.booleans()))
+def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: dict) -> None:
+    path = tmp_path_factory.mktemp("json") / "x.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+def test_damaged_json(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    with pytest.raises(InputError, match=r"does not exist"):
+        read_json(path)
+    for content in (b'{"a": ', b"\xff\xfe\x00", b"[1]", b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"manifest.json is corrupt"):
+            read_json(path)
+
+
+def test_tensors_come_back_and_damage_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(InputError, match=r"does not exist"):
+        read_tensors(path, "weight file")
+    write_tensors(path, {"w": torch.arange(6).reshape(2, 3).T}, {"a": 1})
+    tensors, header = read_tensors(path, "weight file")
+    assert torch.equal(tensors["w"], torch.arange(6).reshape(2, 3).T)
+    assert header == {"a": 1}
+    whole = path.read_bytes()
+    for content in (whole[:-4], whole[:20], b"", b"\x00" * len(whole), json.dumps({}).encode()):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"truncated or corrupt|not written by this project"):
+            read_tensors(path, "weight file")
+
+
+def test_equal_parts_equal_fingerprints() -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint("ab", "c") != fingerprint("a", "bc")
+
+
+def test_the_nearest_name() -> None:
+    with pytest.raises(InputError, match=r"unknown backbone 'vit-s-por': did you mean 'vit-s-poor'\?"):
+        known("vit-s-por", ["vit-s-poor", "rn12-rich"], "backbone")
+    with pytest.raises(InputError, match=r"choose one of: a, b"):
+        known("zzzz", ["b", "a"], "method")

@@ -1,0 +1,70 @@
+"""Score files, and what may be combined with what."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from prt.errors import InputError
+from prt.scores import Scores, check_same_examples, check_same_labels
+
+
+def scores(**changes: object) -> Scores:
+    values = {
+        "values": torch.randn(4, 3),
+        "labels": torch.tensor([0, 1, 2, 0]),
+        "kind": "reward",
+        "backbone": "vit",
+        "method": "prt",
+        "dataset": "digits",
+        "fingerprint": "f",
+        "split": "test",
+        "classes": ["a", "b", "c"],
+        "shots": "16",
+        "seed": 1,
+        "alpha": 0.01,
+    }
+    return Scores(**(values | changes))
+
+
+def test_scores_come_back(tmp_path: Path) -> None:
+    one = scores()
+    one.save(tmp_path / "s.safetensors")
+    other = Scores.load(tmp_path / "s.safetensors")
+    assert torch.equal(one.values, other.values)
+    assert torch.equal(one.labels, other.labels)
+    assert (one.classes, one.seed, one.alpha, one.kind) == (other.classes, other.seed, other.alpha, other.kind)
+
+
+def test_damaged_scores(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    with pytest.raises(InputError, match=r"score file .* does not exist"):
+        Scores.load(path)
+    scores(values=torch.randn(4, 2)).save(path)
+    with pytest.raises(InputError, match=r"has shape \(4, 2\), not \(4, 3\)"):
+        Scores.load(path)
+    scores(values=torch.full((4, 3), float("nan"))).save(path)
+    with pytest.raises(InputError, match=r"holds NaN"):
+        Scores.load(path)
+    save_file(load_file(path), path)
+    with pytest.raises(InputError, match=r"not written by this project"):
+        Scores.load(path)
+
+
+def test_other_labels_are_named() -> None:
+    with pytest.raises(InputError, match=r"only the reward has 'dog'; only the target has 'cow', 'hen'"):
+        check_same_labels(["cat", "dog"], ["cat", "cow", "hen"], "the reward", "the target")
+    with pytest.raises(InputError, match=r"same labels in another order .number 0 is 'cat' here and 'dog' there"):
+        check_same_labels(["cat", "dog"], ["dog", "cat"], "the reward", "the target")
+
+
+def test_other_examples_are_refused() -> None:
+    check_same_examples(scores(), scores(backbone="rn", method="ft"))
+    for other in (
+        scores(split="validation"),
+        scores(fingerprint="g"),
+        scores(labels=torch.zeros(4, dtype=torch.int64)),
+    ):
+        with pytest.raises(InputError, match=r"different examples"):
+            check_same_examples(scores(), other)

@@ -1,0 +1,115 @@
+"""The tables of transfer against the equations, cell by cell."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_scores import scores
+
+from prt.errors import InputError
+from prt.scores import Scores
+from prt.transfer import transfer
+
+N, CLASSES = 40, ["a", "b", "c", "d"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Scores of two backbones: pretrained, ft and prt (two αs), two seeds, on unbalanced labels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (N,), generator=generator).clamp_max(3)
+    labels[:10] = 0
+    written = []
+
+    def write(backbone: str, method: str, alpha: float | None, seed: int | None, values: torch.Tensor) -> None:
+        path = tmp_path / f"{backbone}.{method}.{alpha}.{seed}.safetensors"
+        kind = "reward" if method == "prt" else "log_probs"
+        made = scores(
+            backbone=backbone,
+            method=method,
+            alpha=alpha,
+            seed=seed,
+            values=values,
+            labels=labels,
+            kind=kind,
+            classes=CLASSES,
+        )
+        made.save(path)
+        written.append(path)
+
+    for backbone in ("old", "new"):
+        write(backbone, "pretrained", None, None, torch.log_softmax(torch.randn(N, 4, generator=generator), -1))
+        for seed in (0, 1):
+            write(backbone, "ft", None, seed, torch.log_softmax(torch.randn(N, 4, generator=generator), -1))
+    for seed in (0, 1):
+        for alpha in (0.0, 0.1):
+            write("old", "prt", alpha, seed, torch.randn(N, 4, generator=generator))
+    return written
+
+
+def values(folder: Path, name: str) -> np.ndarray:
+    return Scores.load(folder / f"{name}.safetensors").values.double().numpy()
+
+
+def test_every_cell(files: list[Path], tmp_path: Path) -> None:
+    table, summary, comparison, theory = transfer(files, [("old", "new"), ("old", "old")], [0.5, 2.0])
+    truth = Scores.load(files[0]).labels.numpy()
+    pt_old, pt_new = values(tmp_path, "old.pretrained.None.None"), values(tmp_path, "new.pretrained.None.None")
+    ft_old, ft_new = values(tmp_path, "old.ft.None.1"), values(tmp_path, "new.ft.None.1")
+    r = values(tmp_path, "old.prt.0.0.1")
+    expected = {
+        ("pretrained", None): pt_new,
+        ("ft", None): ft_new,
+        ("source_ft", None): ft_old,
+        ("poe", 1.0): pt_new + ft_old,
+        ("eft", 2.0): pt_new + 2 * (ft_old - pt_old),
+        ("prt", 0.5): pt_new + 0.5 * r,
+        ("prt", 1.0): pt_new + r,
+        ("reward", None): r,
+    }
+    here = table[(table.target == "new") & (table.seed == 1) & ~(table.alpha > 0)]
+    for (method, strength), matrix in expected.items():
+        hit = matrix.argmax(1) == truth
+        rows = here[here.method == method]
+        rows = rows[rows.strength.isna()] if strength is None else rows[rows.strength == strength]
+        top1 = rows[rows.metric == "top1"].value
+        recall = rows[rows.metric == "mean_per_class_recall"].value
+        assert top1.tolist() == pytest.approx([hit.mean()])
+        assert recall.tolist() == pytest.approx([np.mean([hit[truth == c].mean() for c in range(4)])])
+    assert set(table.method) == {"pretrained", "eft", "prt", "ft", "source_ft", "poe", "reward"}
+    assert (table.low <= table.value).all() and (table.value <= table.high).all()
+    assert not table.duplicated(["source", "target", "method", "alpha", "strength", "seed", "metric"]).any()
+    means = table.groupby(["target", "method", "alpha", "strength", "metric"], dropna=False).value.mean()
+    keys = ["target", "method", "alpha", "strength", "metric"]
+    pd.testing.assert_series_equal(
+        summary.set_index(keys).value.sort_index(), means.sort_index(), check_index_type=False
+    )
+    prt, baseline = (
+        summary[(summary.metric == "top1") & (summary.target == "new") & (summary.method == m)]
+        for m in ("prt", "source_ft")
+    )
+    difference = comparison[
+        (comparison.target == "new") & (comparison.method == "prt") & (comparison.baseline == "source_ft")
+    ]
+    prt = prt[(prt.alpha == 0) & (prt.strength == 1)]
+    assert difference.difference.item() == pytest.approx(prt.value.item() - baseline.value.item())
+    assert (theory[theory.target == "old"][["epsilon", "bound", "kl"]] == 0).all(axis=None)
+    assert (theory.kl <= theory.C.max() * theory.epsilon + 1e-12).all()
+
+
+def test_on_the_source_itself_eft_is_the_fine_tuned_model(files: list[Path]) -> None:
+    table, *_ = transfer(files, [("old", "old")], [1.0])
+    table = table[table.metric == "top1"].set_index(["method", "seed"]).value
+    for seed in (0, 1):
+        assert table["eft", seed] == table["ft", seed] == table["source_ft", seed]
+
+
+def test_missing_scores_are_named(files: list[Path]) -> None:
+    with pytest.raises(InputError, match="no scores of newer"):
+        transfer(files, [("old", "newer")], [1.0])
+    with pytest.raises(InputError, match="no score files"):
+        transfer([], [("old", "new")], [1.0])
+    with pytest.raises(InputError, match="all score files are of pretrained models"):
+        transfer([f for f in files if "pretrained" in f.name], [("old", "new")], [1.0])
