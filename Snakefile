@@ -25,5 +25,22 @@ rule all:
     localrule: True
 
 
+onstart:
+    write_configuration()
+
+
 include: "workflow/rules/vision.smk"
 include: "workflow/rules/paper.smk"
+
+
+# `snakemake DATASET` makes or completes what belongs to one data set.
+for dataset in DATASETS:
+    refuse_taken_name(dataset, workflow.rules)
+
+    rule:
+        name:
+            dataset
+        input:
+            f"{TOP}/transfer/test/{dataset}/transfer.csv",
+            f"{TOP}/transfer/validation/{dataset}/transfer.csv",
+        localrule: True

@@ -14,6 +14,7 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     Raises:
         InputError: naming the place, and the nearest right name where there is one.
     """
+    _shots_as_text(config)
     error = best_match(Draft202012Validator(schema).iter_errors(config))
     if error is not None:
         raise InputError(_told(error))
@@ -25,6 +26,18 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     for item in ("figure6", "table7"):
         known(vision[item]["dataset"], datasets, f"data set of {item}")
         known(vision[item]["shots"], datasets[vision[item]["dataset"]]["shots"], f"number of shots of {item}")
+
+
+def _shots_as_text(config: Any) -> None:
+    """A number of shots may be written as a number; it is a name, as 'full' is."""
+    try:
+        vision = config["vision"]
+        for dataset in vision["datasets"].values():
+            dataset["shots"] = {str(shots): recipe for shots, recipe in dataset["shots"].items()}
+        for item in (vision["figure6"], vision["table7"]):
+            item["shots"] = str(item["shots"])
+    except (KeyError, TypeError, AttributeError):
+        return  # the schema tells what is missing or of the wrong kind
 
 
 def _told(error: ValidationError) -> str:

@@ -1,5 +1,6 @@
 # Needs: the configuration. Makes: nothing; checks the configuration and answers questions about it.
 import json
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
@@ -179,3 +180,18 @@ def drawn(stem, **about):
     """Outputs of a figure: PNG (shown in the report, which ``about`` describes), PDF and the rows it shows."""
     stem = f"{FIGURES}/{stem}"
     return [report(f"{stem}.png", **about), f"{stem}.pdf", f"{stem}.csv"]
+
+
+def write_configuration():
+    """Keep the configuration in force beside the results."""
+    path = Path("results", EXPERIMENT, "config.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def refuse_taken_name(dataset, rules):
+    """A data set is a target of its own, so it needs a name that no rule has."""
+    if dataset in map(attrgetter("name"), rules):
+        raise WorkflowError(
+            f"a data set cannot be called '{dataset}', as a target is called so; choose another name."
+        )

@@ -240,15 +240,3 @@ use rule collect as collect_validation with:
         f"{LOGS}/collect/validation.log",
     benchmark:
         f"{COSTS}/collect/validation.tsv"
-
-
-# `snakemake DATASET` makes or completes what belongs to one data set.
-for dataset in DATASETS:
-
-    rule:
-        name:
-            dataset
-        input:
-            f"{TOP}/transfer/test/{dataset}/transfer.csv",
-            f"{TOP}/transfer/validation/{dataset}/transfer.csv",
-        localrule: True

@@ -57,7 +57,7 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
     model_cfg, glyphs = ARCHITECTURES[architecture], CORPORA[corpus]
     torch.manual_seed(seed)
     network = CLIP(**model_cfg)
-    # The captions use some 60 of its 49,408 rows: random rows serve as well, and save a quarter of the time.
+    # The captions use some 60 of its 49,408 rows: left random, the others cost the optimiser no time.
     network.token_embedding.requires_grad_(False)
     tokens = SimpleTokenizer(context_length=network.context_length)(captions(glyphs))
     mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -66,6 +66,7 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
     def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step in count(start):
             images, caption = batch(glyphs, recipe.batch, seed, step)
+            # channels_last: a fifth less time for the ResNets.
             yield ((images - mean) / std).contiguous(memory_format=torch.channels_last), tokens[caption]
 
     facts = {"model_cfg": model_cfg, "corpus": asdict(glyphs), "seed": seed, "preprocess_cfg": PREPROCESS}

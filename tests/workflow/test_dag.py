@@ -1,0 +1,284 @@
+"""The whole DAG, for real, on a smaller copy of the embedded default."""
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+Config = dict[str, Any]
+
+
+def invocation(folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that run Snakemake on ``folder/config.yaml``, with results in ``folder``."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command += ["--configfile", str(folder / "config.yaml"), "--cores", "2", *arguments]
+    return command, os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it; what it said, dry runs on one stream and real runs on the other, is all in ``stdout``."""
+    command, environment = invocation(folder, *arguments)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, set[str]]:
+    """Rules that a dry run would run, each with the data sets it would run for."""
+    done = snakemake(folder, "--dry-run", *arguments)
+    assert done.returncode == 0, done.stdout
+    found: dict[str, set[str]] = {}
+    rule = ""
+    for line in done.stdout.splitlines():
+        if line.startswith(("rule ", "localrule ")):
+            rule = line.split()[1].rstrip(":")
+            found[rule] = found.get(rule, set())
+        if line.strip().startswith("wildcards:") and "dataset=" in line:
+            found[rule].add(line.split("dataset=")[1].split(",")[0])
+    return found
+
+
+@pytest.fixture(scope="session")
+def small() -> Config:
+    """The embedded default with fewer backbones, runs and iterations."""
+    config: Config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    vision = config["vision"]
+    source, target = vision["panels"][0]["source"], "rn12-rich"
+    vision["backbones"] = {name: vision["backbones"][name] for name in (source, target)}
+    for backbone in vision["backbones"].values():
+        backbone["recipe"]["steps"] = 6
+    for dataset in vision["datasets"].values():
+        dataset["shots"] = {16: {"lr": 3e-4, "batch": 32, "steps": 4, "warmup": 1}}
+    vision["datasets"]["digits"]["shots"]["full"] = {"lr": 3e-4, "batch": 32, "steps": 4, "warmup": 1}
+    vision["seeds"] = [0, 1]
+    vision["panels"] = [{"source": source, "targets": [source, target]}]
+    vision["strengths"] = [0, 1]
+    vision["figure6"] |= {"source": source, "targets": [source, target], "alphas": [0, 0.1], "every": 2, "shots": 16}
+    vision["table7"] |= {"source": source, "targets": [source, target], "shots": 16}
+    return config
+
+
+@pytest.fixture(scope="session")
+def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
+    """Put a configuration into a new folder."""
+
+    def written(config: Config) -> Path:
+        folder = tmp_path_factory.mktemp("run")
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return folder
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def finished(small: Config, write: Callable[[Config], Path]) -> Path:
+    """A folder in which the whole DAG has run."""
+    folder = write(small)
+    done = snakemake(folder, "--show-failed-logs")
+    assert done.returncode == 0, done.stdout[-5000:]
+    return folder
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "results" / "demo" / "vision" / f"{name}.csv", dtype={"shots": str})
+
+
+def test_everything_is_made(finished: Path, small: Config) -> None:
+    transfer = table(finished, "transfer")
+    expected = "dataset shots source target method alpha strength seed metric value low high n".split()
+    assert list(transfer.columns) == expected
+    methods = {"pretrained", "eft", "prt", "ft", "source_ft", "poe", "reward"}
+    for _, cell in transfer.groupby(["dataset", "shots", "source", "target", "seed"]):
+        assert set(cell.method) == methods
+    assert set(map(tuple, transfer[["dataset", "shots"]].values)) == {
+        ("digits", "16"),
+        ("digits", "full"),
+        ("mnist", "16"),
+    }
+    assert set(transfer.seed) == {0, 1}
+    assert set(transfer[transfer.dataset == "digits"].n) == {500}
+    assert set(table(finished, "validation").n) == {200, 500}
+    assert transfer.value.between(0, 1).all()
+    curves = table(finished, "curves")
+    assert set(curves.iteration) == {0, 2, 4}
+    assert set(curves.alpha) == {0, 0.1}
+    figures = finished / "results" / "demo" / "figures"
+    for name in ("figure2", "figure6a", "figure6b", "table7", "strength"):
+        for ending in ("pdf", "png", "csv"):
+            assert (figures / f"{name}.{ending}").stat().st_size > 100
+    config = yaml.safe_load((finished / "results" / "demo" / "config.yaml").read_text())
+    assert config["vision"]["seeds"] == small["vision"]["seeds"]
+
+
+def test_nothing_is_left_to_do(finished: Path) -> None:
+    assert "Nothing to be done" in snakemake(finished).stdout
+    assert planned(finished) == {}
+
+
+def test_no_checkpoint_and_no_half_file_is_left(finished: Path) -> None:
+    assert not list((finished / "results" / "demo" / "vision" / "checkpoints").rglob("*.safetensors"))
+    assert not list(finished.rglob("*.part"))
+
+
+def test_again_gives_identical_tables_one_job_a_seed(
+    finished: Path, small: Config, write: Callable[[Config], Path]
+) -> None:
+    """One data set again, now with a job for each seed, as on a cluster, and killed on the way."""
+    config = copy.deepcopy(small)
+    config["vision"]["seeds_in_one_job"] = False
+    folder = write(config)
+    command, environment = invocation(folder, "digits", "figure6a")
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    tuned = folder / "results" / "demo" / "vision" / "tuned"
+    while process.poll() is None and len(list(tuned.rglob("manifest.json"))) < 3:
+        time.sleep(0.1)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert snakemake(folder, "--unlock").returncode == 0
+    done = snakemake(folder, "digits", "figure6a", "--rerun-incomplete", "--show-failed-logs")
+    assert done.returncode == 0, done.stdout[-5000:]
+    for name in ("transfer", "summary", "comparison", "theory"):
+        for split in ("test", "validation"):
+            file = f"results/demo/vision/transfer/{split}/digits/{name}.csv"
+            assert (finished / file).read_bytes() == (folder / file).read_bytes(), file
+    for file in ("vision/curves.csv", "figures/figure6a.pdf", "figures/figure6a.png"):
+        assert (finished / "results/demo" / file).read_bytes() == (folder / "results/demo" / file).read_bytes(), file
+
+
+@pytest.fixture
+def edited(finished: Path, small: Config, tmp_path: Path) -> Callable[[Callable[[Config], object]], Path]:
+    """A copy of the finished folder with a changed configuration."""
+
+    def made(change: Callable[[Config], object]) -> Path:
+        folder = Path(shutil.copytree(finished, tmp_path / "copy", dirs_exist_ok=True))
+        config = copy.deepcopy(small)
+        change(config["vision"])
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return folder
+
+    return made
+
+
+def test_editing_one_data_set_reruns_only_its_own(edited: Callable[..., Path]) -> None:
+    plan = planned(edited(lambda v: v["datasets"]["mnist"].update(templates=["a {}"])))
+    assert plan["prepare"] == plan["head"] == plan["score"] == plan["tune"] == plan["transfer"] == {"mnist"}
+    assert "pretrain" not in plan
+    plan = planned(edited(lambda v: v["datasets"]["digits"]["shots"]["full"].update(steps=5)))
+    assert plan["tune"] == {"digits"}
+    assert not {"prepare", "head", "score"} & set(plan)
+
+
+def test_a_data_set_is_a_target(edited: Callable[..., Path]) -> None:
+    folder = edited(lambda v: v.update(seeds=[0, 1, 2]))
+    assert planned(folder, "mnist")["tune"] == {"mnist"}
+    assert planned(folder)["tune"] == {"digits", "mnist"}
+
+
+def test_a_paper_item_is_a_target(small: Config, write: Callable[[Config], Path]) -> None:
+    folder = write(small)
+    for target in ("figure2", "figure6", "table7", "strength", "digits", "mnist"):
+        plan = planned(folder, target)
+        assert "tune" in plan
+        drawn = {rule for rule in plan if rule.startswith(("figure", "table", "strength"))}
+        assert drawn == {"figure6": {"figure6", "figure6a", "figure6b"}, "digits": set(), "mnist": set()}.get(
+            target, {target}
+        )
+
+
+KEY = "of the configuration"
+BAD = {
+    f"unknown key in the top level {KEY} 'vison': did you mean 'vision'?": lambda c: c.update(vison={}),
+    f"unknown key in vision {KEY} 'strenghts': did you mean 'strengths'?": lambda c: c["vision"].update(strenghts=[1]),
+    f"unknown key in vision.recipe {KEY} 'batches'": lambda c: c["vision"]["recipe"].update(batches=1),
+    "unknown backbone 'vit-s-por': did you mean 'vit-s-poor'?": lambda c: c["vision"]["panels"][0].update(
+        source="vit-s-por"
+    ),
+    "unknown data set of table7 'digit': did you mean 'digits'?": lambda c: c["vision"]["table7"].update(
+        dataset="digit"
+    ),
+    "unknown number of shots of figure6 '17': did you mean '16'?": lambda c: c["vision"]["figure6"].update(shots=17),
+    f"vision.figure6.alphas.0 {KEY} is -0.1, but must be 0 or more": lambda c: c["vision"]["figure6"].update(
+        alphas=[-0.1]
+    ),
+    "lacks 'seeds' in vision": lambda c: c["vision"].pop("seeds"),
+    f"vision.recipe.optimizer {KEY} is wrong: 'sgd'": lambda c: c["vision"]["recipe"].update(optimizer="sgd"),
+    "a data set cannot be called 'figure2'": lambda c: c["vision"]["datasets"].update(
+        figure2=c["vision"]["datasets"]["mnist"]
+    ),
+    "vision.backbones.vit-s-poor": lambda c: c["vision"]["backbones"]["vit-s-poor"].pop("recipe"),
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_bad_configurations(small: Config, write: Callable[[Config], Path], sentence: str) -> None:
+    config = copy.deepcopy(small)
+    BAD[sentence](config)
+    folder = write(config)
+    done = snakemake(folder, "--dry-run")
+    assert done.returncode == 1
+    assert sentence in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (folder / "results").exists()
+
+
+def test_an_unknown_target(finished: Path) -> None:
+    done = snakemake(finished, "figure22")
+    assert done.returncode == 1
+    assert "figure22" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_failing_job_says_why(small: Config, write: Callable[[Config], Path]) -> None:
+    """One sentence of the command reaches the terminal, and nothing declared is left."""
+    config = copy.deepcopy(small)
+    config["vision"]["datasets"]["digits"]["source"] = "embedded:numbers"
+    folder = write(config)
+    done = snakemake(folder, "--show-failed-logs", "results/demo/vision/data/digits/manifest.json")
+    assert done.returncode == 1
+    assert "prt: error: unknown embedded data set 'numbers'" in done.stdout
+    assert not list((folder / "results" / "demo" / "vision").rglob("*.json"))
+
+
+def test_an_output_folder_that_cannot_be_written(small: Config, write: Callable[[Config], Path]) -> None:
+    folder = write(small)
+    (folder / "results").write_text("a file")
+    done = snakemake(folder, "results/demo/vision/data/digits/manifest.json")
+    assert done.returncode == 1
+    assert "results" in done.stdout
+
+
+def test_the_report_in_a_real_browser(finished: Path) -> None:
+    """The report is one file that opens without a network and shows every figure with its caption."""
+    report = finished / "report.html"
+    done = snakemake(finished, "--report", str(report))
+    assert done.returncode == 0, done.stdout
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    assert browser, "no browser: `make test` installs one"
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    arguments += ["--disable-component-update", "--disable-sync", "--virtual-time-budget=20000", "--dump-dom"]
+    page = subprocess.run([browser, *arguments, report.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    assert "<nav" in page or 'id="root"' in page
+    for text in ("Figures", "Tables"):
+        assert text in page
+    source = report.read_text()
+    for text in (
+        "Figure 2",
+        "Figure 6a",
+        "Figure 6b",
+        "Table 7",
+        "Strength",
+        "the source's fine-tuned model kept as it is",
+    ):
+        assert text in source
