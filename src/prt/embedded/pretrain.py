@@ -57,7 +57,7 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
     model_cfg, glyphs = ARCHITECTURES[architecture], CORPORA[corpus]
     torch.manual_seed(seed)
     network = CLIP(**model_cfg)
-    # The captions use some 60 of its 49,408 rows: left random, the others cost the optimiser no time.
+    # The captions use some 60 of its 49,408 rows: left random, it costs the optimiser no time.
     network.token_embedding.requires_grad_(False)
     tokens = SimpleTokenizer(context_length=network.context_length)(captions(glyphs))
     mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
