@@ -22,7 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True)
+# Stages may follow each other on one command line, since the imports take longer than a short stage.
+vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True, chain=True)
 app.add_typer(vision, name="vision")
 
 Out = Annotated[Path, typer.Option(help="What to write.")]
@@ -182,7 +183,7 @@ def collect(
     write_text(out, pd.concat([pd.read_csv(t, dtype=str) for t in tables]).to_csv(index=False, lineterminator="\n"))
 
 
-@vision.command()
+@app.command()
 def curves(
     runs: Annotated[list[Path], typer.Argument(help="Folders of tuned rewards.")],
     out: Out,

@@ -173,11 +173,11 @@ def edited(finished: Path, small: Config, tmp_path: Path) -> Callable[[Callable[
 
 def test_editing_one_data_set_reruns_only_its_own(edited: Callable[..., Path]) -> None:
     plan = planned(edited(lambda v: v["datasets"]["mnist"].update(templates=["a {}"])))
-    assert plan["prepare"] == plan["head"] == plan["score"] == plan["tune"] == plan["transfer"] == {"mnist"}
+    assert plan["prepare"] == plan["zero_shot"] == plan["tune"] == plan["transfer"] == {"mnist"}
     assert "pretrain" not in plan
     plan = planned(edited(lambda v: v["datasets"]["digits"]["shots"]["full"].update(steps=5)))
     assert plan["tune"] == {"digits"}
-    assert not {"prepare", "head", "score"} & set(plan)
+    assert not {"prepare", "zero_shot"} & set(plan)
 
 
 def test_a_data_set_is_a_target(edited: Callable[..., Path]) -> None:

@@ -127,7 +127,9 @@ def pairs(dataset):
     ]
     return list(
         dict.fromkeys(
-            (panel["source"], target) for panel in panels for target in panel["targets"]
+            (panel["source"], target)
+            for panel in panels
+            for target in (panel["source"], *panel["targets"])
         )
     )
 

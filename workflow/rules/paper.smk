@@ -48,7 +48,7 @@ rule curves:
     params:
         runs=figure6_runs(""),
     shell:
-        "prt vision curves {params.runs} --out {output} 2> {log}"
+        "prt curves {params.runs} --out {output} 2> {log}"
 
 
 rule figure6a:

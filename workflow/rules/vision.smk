@@ -61,62 +61,25 @@ rule prepare:
         "--test {params.test} 2> {log}"
 
 
-# The zero-shot head of a backbone for a data set.
-rule head:
+# The zero-shot head of a backbone for a data set, and the pretrained model's scores with it.
+rule zero_shot:
     input:
         backbone_files,
         data=f"{TOP}/data/{{dataset}}/manifest.json",
     output:
-        f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
-    log:
-        f"{LOGS}/head/{{dataset}}.{{backbone}}.log",
-    benchmark:
-        f"{COSTS}/head/{{dataset}}.{{backbone}}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: cores
-    resources:
-        mem_mb=16000,
-        runtime=30,
-    params:
-        spec=spec,
-        data=subpath(input.data, parent=True),
-    shell:
-        "prt vision head --spec {params.spec:q} --data {params.data} --out {output} 2> {log}"
-
-
-# The pretrained backbone's scores.
-rule score:
-    input:
-        backbone_files,
-        data=f"{TOP}/data/{{dataset}}/manifest.json",
         head=f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
-    output:
-        expand(
-            f"{TOP}/scores/{{dataset}}/{{backbone}}/{{split}}.safetensors",
-            split=["validation", "test"],
-            allow_missing=True,
-        ),
-    log:
-        f"{LOGS}/score/{{dataset}}.{{backbone}}.log",
-    benchmark:
-        f"{COSTS}/score/{{dataset}}.{{backbone}}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: cores
-    resources:
-        mem_mb=16000,
-        runtime=60,
-        gpu=gpus,
+        validation=f"{TOP}/scores/{{dataset}}/{{backbone}}/validation.safetensors",
+        test=f"{TOP}/scores/{{dataset}}/{{backbone}}/test.safetensors",
     params:
         spec=spec,
         data=subpath(input.data, parent=True),
-        out=subpath(output[0], parent=True),
+        out=subpath(output.test, parent=True),
         recipe=as_json(VISION["recipe"]),
         workers=workers,
     shell:
-        "prt vision score --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
-        "--data {params.data} --head {input.head} --recipe {params.recipe:q} --out {params.out} "
+        "prt vision head --spec {params.spec:q} --data {params.data} --out {output.head} "
+        "score --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
+        "--data {params.data} --head {output.head} --recipe {params.recipe:q} --out {params.out} "
         "--workers {params.workers} 2> {log}"
 
 
