@@ -70,6 +70,17 @@ rule zero_shot:
         head=f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
         validation=f"{TOP}/scores/{{dataset}}/{{backbone}}/validation.safetensors",
         test=f"{TOP}/scores/{{dataset}}/{{backbone}}/test.safetensors",
+    log:
+        f"{LOGS}/zero_shot/{{dataset}}.{{backbone}}.log",
+    benchmark:
+        f"{COSTS}/zero_shot/{{dataset}}.{{backbone}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cores
+    resources:
+        mem_mb=16000,
+        runtime=60,
+        gpu=gpus,
     params:
         spec=spec,
         data=subpath(input.data, parent=True),
