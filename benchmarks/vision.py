@@ -327,7 +327,10 @@ def conditions(before: float, began: float) -> dict[str, Any]:
         "load_after": f"{os.getloadavg()[1]:.1f}",
         "clock": "wall time, the GPU synchronised" if GPU else "CPU time of the process, unless a column says wall",
         "commit": (commit or "unknown") + (" with changes to src that were not committed" if changed else ""),
-        "memory": "tensors on the GPU" if GPU else "the peak of its resident set",
+        "memory": "tensors on the GPU"
+        if GPU
+        else "its resident set, which\nvaried by up to 15 % between runs of one "
+        "variant, so that smaller differences mean little",
     }
 
 
