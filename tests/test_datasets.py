@@ -102,7 +102,9 @@ def test_hugging_face(pictures: Path, tmp_path: Path) -> None:
 
 def test_bad_sources(prt: Prt, pictures: Path, tmp_path: Path) -> None:
     def refused(source: str, sentence: str, *options: str) -> None:
-        code, _, complaint = prt("vision", "prepare", "--source", source, "--out", tmp_path / "out", *options)
+        code, _, complaint = prt(
+            "vision", "prepare", "--source", source, "--out", tmp_path / "out", "--downloads", tmp_path, *options
+        )
         assert code == 1
         assert sentence in complaint.splitlines()[-1]
         assert "Traceback" not in complaint

@@ -212,7 +212,8 @@ def test_what_a_tuned_folder_says(tuned: Path, dataset: Path, tuner: Tuner) -> N
 def test_bad_tuning(prt: Prt, backbone: Path, dataset: Path, head: Path, tmp_path: Path) -> None:
     good = {
         "spec": f"local-dir:{backbone}", "backbone": "tiny", "dataset": "shapes", "data": dataset, "head": head,
-        "seed": 0, "method": "prt", "regimes": '{"4": {"steps": 2}}', "out": tmp_path / "out", "checkpoints": tmp_path / "c",
+        "seed": 0, "method": "prt", "regimes": '{"4": {"steps": 2}}',
+        "out": tmp_path / "out", "checkpoints": tmp_path / "c",
     }  # fmt: skip
 
     def refused(sentence: str, **changes: object) -> None:

@@ -22,8 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# Stages may follow each other on one command line, since the imports take longer than a short stage.
-vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True, chain=True)
+vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True)
 app.add_typer(vision, name="vision")
 
 Out = Annotated[Path, typer.Option(help="What to write.")]
@@ -111,6 +110,23 @@ def score(
         tuner.pretrained_scores(backbone, dataset, split, _recipe(json.loads(recipe))).save(
             out / f"{split}.safetensors"
         )
+
+
+@vision.command()
+def zero_shot(
+    spec: Spec,
+    backbone: Annotated[str, typer.Option(help="The backbone's name in the tables.")],
+    dataset: Annotated[str, typer.Option(help="The data set's name in the tables.")],
+    data: Data,
+    head_file: Annotated[Path, typer.Option("--head", help="Zero-shot head to write.")],
+    out: Annotated[Path, typer.Option(help="Folder for validation.safetensors and test.safetensors.")],
+    recipe: RecipeJson = "{}",
+    workers: Workers = 0,
+    device: Device = "auto",
+) -> None:
+    """Head and score in one process, whose imports take longer than a small head."""
+    head(spec, data, head_file)
+    score(spec, backbone, dataset, data, head_file, out, recipe, workers, device)
 
 
 @vision.command()

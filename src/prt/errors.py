@@ -14,9 +14,9 @@ def known(name: object, names: Iterable[object], what: str) -> None:
     Raises:
         InputError: if ``name`` is unknown.
     """
-    names = [str(n) for n in names]
-    if str(name) in names:
+    right = [str(n) for n in names]
+    if str(name) in right:
         return
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(sorted(names))}."
+    near = get_close_matches(str(name), right, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(sorted(right))}."
     raise InputError(f"unknown {what} '{name}': {hint}")

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ class _Lines(io.TextIOBase):
         sys.stderr.flush()
 
 
-def progress(name: str, total: int, unit: str, start: int = 0) -> tqdm:
+def progress(name: str, total: int, unit: str, start: int = 0) -> "tqdm[NoReturn]":
     """A progress bar over ``total`` units with rate and remaining time, at ``start``; a context manager."""
     if sys.stderr.isatty():
         return tqdm(initial=start, total=total, desc=name, unit=unit, mininterval=0.1)

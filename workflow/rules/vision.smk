@@ -88,8 +88,7 @@ rule zero_shot:
         recipe=as_json(VISION["recipe"]),
         workers=workers,
     shell:
-        "prt vision head --spec {params.spec:q} --data {params.data} --out {output.head} "
-        "score --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
+        "prt vision zero-shot --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
         "--data {params.data} --head {output.head} --recipe {params.recipe:q} --out {params.out} "
         "--workers {params.workers} 2> {log}"
 

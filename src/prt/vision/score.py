@@ -13,7 +13,7 @@ from prt.training import Recipe
 from prt.vision.backbones import Classifier, preprocess
 from prt.vision.datasets import Images
 
-BATCH = 250
+BATCH = 128  # also an evaluation's at 224 pixels: more would take gigabytes on a CPU
 
 
 class Prepared(Dataset[Tensor]):

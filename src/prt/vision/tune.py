@@ -21,7 +21,7 @@ from prt.training import Recipe, fit
 from prt.vision.backbones import Classifier, load_backbone, preprocess
 from prt.vision.datasets import Images, Manifest, batches_of, few_shot
 from prt.vision.head import load_head
-from prt.vision.score import frozen, prepared, score
+from prt.vision.score import BATCH, frozen, prepared, score
 
 Batch = tuple[Tensor, Tensor, Tensor | None]  # uint8 images, labels, cached log π_pt where there is one
 
@@ -78,7 +78,7 @@ class Tuner:
 
     def score(self, classifier: Classifier, split: str, recipe: Recipe) -> Tensor:
         """Logits (N, L) of a split."""
-        images = self._pixels[split].split(250) if split in self._pixels else self._batches(split)
+        images = self._pixels[split].split(BATCH) if split in self._pixels else self._batches(split)
         return score(frozen(classifier, recipe), iter(images), len(self.splits[split]), f"score {split}")
 
     def reference(self, split: str, recipe: Recipe) -> Tensor:
