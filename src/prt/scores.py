@@ -39,6 +39,10 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write one file, whole or not at all."""
+        if torch.isnan(self.values).any():
+            raise InputError(
+                f"the scores of {self.backbone} ({self.method}) on {self.dataset} hold NaN; use precision fp32."
+            )
         header = asdict(self) | {"values": None, "labels": None}
         write_tensors(path, {"scores": self.values.float(), "labels": self.labels.long()}, header)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from prt.errors import InputError
+from prt.errors import InputError, known
 from prt.files import fingerprint, read_tensors, write_tensors
 from prt.progress import progress
 
@@ -38,6 +38,27 @@ class Recipe:
     clip: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: bool = False
+
+    def __post_init__(self) -> None:
+        known(self.optimizer, ("adam", "adamw"), "optimizer")
+        known(self.precision, ("fp32", "bf16", "fp16"), "precision")
+        for key, least in (("steps", 1), ("batch", 1), ("warmup", 0)):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"'{key}' of the recipe is {value!r}; it must be a whole number, {least} or more.")
+        for key, positive in (("lr", True), ("weight_decay", False), ("beta2", False), ("clip", True)):
+            value = getattr(self, key)
+            if value is None and key == "clip":
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value < math.inf
+                or (positive and not value)
+            ):
+                raise InputError(
+                    f"'{key}' of the recipe is {value!r}; it must be a number {'above' if positive else 'not below'} nought."
+                )
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine to zero."""
@@ -134,6 +155,10 @@ def fit(
                     file=sys.stderr,
                 )
                 raise SystemExit(128 + stop.signal)
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise InputError(
+            f"the weights of {name} are not finite after the last iteration: lower the learning rate ({recipe.lr})."
+        )
     if evaluate and every:
         curve.append({"iteration": recipe.steps} | evaluate())
     save(recipe.steps, finished=True)

@@ -1,5 +1,6 @@
 """Backbones: CLIPs of open_clip, each with its own preprocessing, as classifiers of uint8 images."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ class Backbone:
     tokenizer: Callable[[list[str]], Tensor]
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all weights: two networks of one architecture are told apart."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.clip.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
 
 def load_backbone(spec: str) -> Backbone:

@@ -34,6 +34,7 @@ def make_head(backbone: Backbone, classes: list[str], templates: list[str], out:
         "spec": backbone.spec,
         "model_cfg": backbone.model_cfg,
         "preprocess_cfg": backbone.preprocess_cfg,
+        "weights": backbone.fingerprint(),
     }
     write_tensors(out, {"head": head, "scale": backbone.clip.logit_scale.exp()}, header)
 
@@ -45,7 +46,7 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Classifier, dict[str, Any
         InputError: if the file is missing or corrupt, or belongs to another backbone.
     """
     tensors, header = read_tensors(path, "zero-shot head")
-    if header.get("kind") != "head" or header["model_cfg"] != backbone.model_cfg:
+    if header.get("kind") != "head" or header["weights"] != backbone.fingerprint():
         raise InputError(f"{path} is not a zero-shot head of {backbone.spec}; make it again for this backbone.")
     expected = (len(header["classes"]), backbone.model_cfg["embed_dim"])
     if tuple(tensors["head"].shape) != expected:

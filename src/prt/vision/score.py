@@ -1,6 +1,7 @@
 """Scoring: a classifier over a split."""
 
 import copy
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,9 +30,19 @@ class Prepared(Dataset[Tensor]):
         return self.transform(self.images.picture(index))
 
 
+def ignore_signals(_worker: int) -> None:
+    """A cluster signals all processes of a job; the workers live until the main one has written its checkpoint."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def prepared(images: Images, preprocess_cfg: dict[str, Any], workers: int) -> Iterator[Tensor]:
     """Batches of a split in order, uint8 (B, 3, S, S), decoded by ``workers`` processes (0: in this one)."""
-    return iter(DataLoader(Prepared(images, preprocess_cfg), batch_size=BATCH, num_workers=workers))
+    return iter(
+        DataLoader(
+            Prepared(images, preprocess_cfg), batch_size=BATCH, num_workers=workers, worker_init_fn=ignore_signals
+        )
+    )
 
 
 def frozen(classifier: Classifier, recipe: Recipe) -> Classifier:

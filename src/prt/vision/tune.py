@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 from prt import combine, objective, reward
 from prt.errors import InputError, known
 from prt.files import write_text
+from prt.progress import progress
 from prt.scores import Scores, check_same_labels
 from prt.training import Recipe, fit
 from prt.vision.backbones import Classifier, load_backbone, preprocess
 from prt.vision.datasets import Images, Manifest, batches_of, few_shot
 from prt.vision.head import load_head
-from prt.vision.score import BATCH, frozen, prepared, score
+from prt.vision.score import BATCH, frozen, ignore_signals, prepared, score
 
 Batch = tuple[Tensor, Tensor, Tensor | None]  # uint8 images, labels, cached log π_pt where there is one
 
@@ -68,9 +69,17 @@ class Tuner:
         self._references: dict[tuple[str, str], Tensor] = {}
 
     def pixels(self, split: str) -> Tensor:
-        """All images of a split through the deterministic transform, uint8 (N, 3, S, S), read once."""
+        """All images of a split through the deterministic transform, uint8 (N, 3, S, S), read once and kept."""
         if split not in self._pixels:
-            self._pixels[split] = torch.cat(list(self._batches(split)))
+            done = 0
+            with progress(f"read {split}", len(self.splits[split]), "image") as bar:
+                for batch in self._batches(split):
+                    if not done:
+                        kept = torch.empty(len(self.splits[split]), *batch.shape[1:], dtype=torch.uint8)
+                    kept[done : done + len(batch)] = batch
+                    done += len(batch)
+                    bar.update(len(batch))
+            self._pixels[split] = kept
         return self._pixels[split]
 
     def _batches(self, split: str) -> Iterator[Tensor]:
@@ -112,7 +121,10 @@ class Tuner:
 
             def augmented(start: int) -> Iterator[Batch]:
                 draws = Draws(chosen, recipe.batch, seed, start, recipe.steps)
-                for images, truth in DataLoader(source, batch_sampler=draws, num_workers=self.workers):
+                loader = DataLoader(
+                    source, batch_sampler=draws, num_workers=self.workers, worker_init_fn=ignore_signals
+                )
+                for images, truth in loader:
                     yield images.to(self.device), truth.to(self.device), None
 
             return augmented
@@ -135,6 +147,9 @@ class Tuner:
         same augmented images.
         """
         chosen = few_shot(self.splits["train"].labels, shots, seed)
+        for split, often in (("train", not recipe.augment), ("test", every > 0)):
+            if often:
+                self.pixels(split)
         network = copy.deepcopy(self.pretrained).requires_grad_(False)
         network.tower.requires_grad_(True)
         cached = self.reference("train", recipe) if method == "prt" and not recipe.augment else None
@@ -161,7 +176,7 @@ class Tuner:
             return {"prt": accuracy(tuned, truth), "reward": accuracy(outputs, truth)}
 
         torch.manual_seed(seed)
-        identity = [self.data.fingerprint, self.head["sha256"], method, alpha, shots, seed]
+        identity = [self.data.fingerprint, self.head["sha256"], self.head["weights"], method, alpha, shots, seed]
         curve = fit(
             network,
             loss,
@@ -212,6 +227,9 @@ def tune(
     known(method, ("ft", "prt"), "tuning method")
     if not 0 <= alpha < float("inf"):
         raise InputError(f"alpha is {alpha}, but the weight of entropy maximisation cannot be negative; use 0 or more.")
+    for shots in regimes:
+        if shots != "full" and not (shots.isdecimal() and int(shots) > 0):
+            raise InputError(f"the number of shots is '{shots}'; use a whole number above nought, or 'full'.")
     tuner = Tuner(spec, head, data, device, workers)
     for shots, recipe in regimes.items():
         for seed in seeds:
@@ -219,6 +237,7 @@ def tune(
             checkpoint = checkpoints / shots / f"{seed}.safetensors"
             network, curve = tuner.run(name, method, alpha, shots, seed, recipe, checkpoint, every)
             folder = out / shots / str(seed)
+            (folder / reward.MANIFEST).unlink(missing_ok=True)  # a folder with a manifest is whole
             facts: dict[str, Any] = {
                 "backbone": backbone,
                 "method": method,
