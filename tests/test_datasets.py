@@ -20,7 +20,7 @@ Prt = Callable[..., tuple[int, str, str]]
 def test_a_folder_of_the_user_s_own(dataset: Path, pictures: Path) -> None:
     manifest = read_manifest(dataset)
     assert manifest.classes == sorted(CLASSES)
-    assert manifest.images == {"train": 36, "validation": 12, "test": 12}
+    assert {s: n for s, (n, _) in manifest.sizes.items()} == {"train": 36, "validation": 12, "test": 12}
     seen = []
     for split in ("train", "validation", "test"):
         images = Images(manifest, split)
@@ -43,7 +43,7 @@ def test_a_folder_with_splits_and_names(pictures: Path, tmp_path: Path) -> None:
     )
     manifest = read_manifest(tmp_path / "out")
     assert (manifest.classes, manifest.templates) == (["a", "b", "c"], ["a {} shape"])
-    assert manifest.images == {"train": 54, "validation": 6, "test": 60}
+    assert {s: n for s, (n, _) in manifest.sizes.items()} == {"train": 54, "validation": 6, "test": 60}
 
 
 def test_preparing_again_gives_the_same(dataset: Path, pictures: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_torchvision(tmp_path: Path) -> None:
     prepare("torchvision:EuroSAT", tmp_path / "out", root=tmp_path)
     manifest = read_manifest(tmp_path / "out")
     assert manifest.classes == sorted(CLASSES)
-    assert sum(manifest.images.values()) == 30
+    assert sum(n for n, _ in manifest.sizes.values()) == 30
     originals = {f.read_bytes() for f in (tmp_path / "EuroSAT").rglob("*.jpg")}
     assert Images(manifest, "train")[0][0] in originals  # the file's own encoding, not a second one
 
@@ -96,7 +96,7 @@ def test_hugging_face(pictures: Path, tmp_path: Path) -> None:
     prepare(f"huggingface:{tmp_path / 'hub'}", tmp_path / "out", root=tmp_path)
     manifest = read_manifest(tmp_path / "out")
     assert manifest.classes == sorted(CLASSES)
-    assert sum(manifest.images.values()) == 60
+    assert sum(n for n, _ in manifest.sizes.values()) == 60
     assert Images(manifest, "train")[0][0] in {f.read_bytes() for f in pictures.rglob("*.png")}
 
 
@@ -191,3 +191,37 @@ def test_few_shot_is_balanced_and_seeded(shots: int, seed: int) -> None:
     np.testing.assert_array_equal(few_shot(labels, "full", seed), np.arange(18))
     with pytest.raises(InputError, match="7 shots were asked for"):
         few_shot(labels, "7", seed)
+
+
+def test_official_validation_splits_are_used(pictures: Path, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        shutil.copytree(pictures, tmp_path / "own" / split)
+    prepare(f"folder:{tmp_path / 'own'}", tmp_path / "out", root=tmp_path)
+    assert {n for n, _ in read_manifest(tmp_path / "out").sizes.values()} == {60}
+
+
+def test_hidden_labels_and_links_to_nowhere(pictures: Path, tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.load_dataset("imagefolder", data_dir=str(pictures), cache_dir=str(tmp_path / "cache"))["train"]
+    (tmp_path / "hub").mkdir()
+    rows.to_parquet(tmp_path / "hub" / "train.parquet")
+    hidden = rows.map(lambda row: {"label": -1}, features=rows.features)
+    hidden.to_parquet(tmp_path / "hub" / "test.parquet")
+    with pytest.raises(InputError, match="has the label -1 in split 'test', but 3 classes"):
+        prepare(f"huggingface:{tmp_path / 'hub'}", tmp_path / "out", root=tmp_path)
+    own = Path(shutil.copytree(pictures, tmp_path / "own"))
+    (own / "cross" / "00.png").unlink()
+    (own / "cross" / "00.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match=r"cannot be read .*00\.png"):
+        prepare(f"folder:{own}", tmp_path / "out", root=tmp_path)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_shares_leave_every_class_an_image(pictures: Path, tmp_path: Path) -> None:
+    prepare(f"folder:{pictures}", tmp_path / "out", root=tmp_path, test=0.8, validation=0.001)
+    manifest = read_manifest(tmp_path / "out")
+    for split in ("train", "validation", "test"):
+        assert set(Images(manifest, split).labels) == {0, 1, 2}
+    with pytest.raises(InputError, match="must lie between 0 and 1"):
+        prepare(f"folder:{pictures}", tmp_path / "out", root=tmp_path, test=1.5)

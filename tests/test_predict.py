@@ -1,15 +1,20 @@
 """Using a portable reward: in Python and on the command line."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from prt import reward as reward_module
 from prt.errors import InputError
 from prt.files import read_tensors, write_tensors
-from prt.vision.predict import load_reward
+from prt.vision import predict
+from prt.vision.backbones import preprocess
+from prt.vision.datasets import decode
+from prt.vision.predict import Rewarded, load_reward
 
 Prt = Callable[..., tuple[int, str, str]]
 
@@ -19,18 +24,34 @@ def images(pictures: Path) -> list[Path]:
     return sorted((pictures / "cross").iterdir())[:3]
 
 
+def pixels_of(model: Rewarded, images: list[Path]) -> torch.Tensor:
+    return torch.stack([preprocess(model.preprocess_cfg)(decode(p.read_bytes(), "")) for p in images])
+
+
 def test_it_is_the_sum_of_target_and_reward(reward: Path, backbone: Path, images: list[Path], tuned: Path) -> None:
     model = load_reward(reward).on(f"local-dir:{backbone}", strength=0.7)
-    with_reward, without = model.predict(images), model.predict(images, without=True)
+    with_reward, without = model.both(images)
+    assert torch.equal(with_reward, model.predict(images))
+    torch.testing.assert_close(without, torch.softmax(model.target(pixels_of(model, images)), -1))
     torch.testing.assert_close(with_reward.sum(-1), torch.ones(3))
     raw, _ = read_tensors(reward / "weights.safetensors", "weights")
     assert raw["head"].shape == (3, 64)
-    from prt.vision.backbones import preprocess
-    from prt.vision.datasets import decode
-
-    pixels = [preprocess(model.preprocess_cfg)(decode(p.read_bytes(), "")) for p in images]
-    r = model.reward.classifier(torch.stack(pixels))
+    r = model.reward.classifier(pixels_of(model, images))
     torch.testing.assert_close(with_reward, torch.softmax(without.log() + 0.7 * r, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_batches_give_what_one_batch_gives(
+    reward: Path, backbone: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted(pictures.rglob("*.png"))[:7]
+    model = load_reward(reward, "cpu").on(f"local-dir:{backbone}")
+    whole = model.both(images)
+    monkeypatch.setattr(predict, "BATCH", 3)
+    calls = []
+    model.target.register_forward_hook(lambda *_: calls.append(1))
+    for one, other in zip(model.both([str(i) for i in images]), whole, strict=True):
+        torch.testing.assert_close(one, other)
+    assert len(calls) == 3  # the target runs once for both views
 
 
 def test_the_command_line(prt: Prt, reward: Path, backbone: Path, images: list[Path]) -> None:
@@ -44,7 +65,7 @@ def test_the_command_line(prt: Prt, reward: Path, backbone: Path, images: list[P
         probabilities = {x["label"]: x["probability"] for x in entry["with_reward"]}
         assert probabilities == pytest.approx(dict(zip(model.reward.classes, row.tolist(), strict=True)))
         assert sum(x["probability"] for x in entry["without_reward"]) == pytest.approx(1)
-    code, out, _ = prt(*arguments)
+    code, out, _ = prt(*arguments, "--device", "cpu")
     best = model.reward.classes[expected[0].argmax()]
     assert out.splitlines()[0] == str(images[0])
     assert out.splitlines()[1].split()[:3] == ["with", "reward", best]
@@ -93,6 +114,20 @@ def test_damaged_rewards(reward: Path) -> None:
     refused("does not exist")
     manifest.write_text(json.dumps({k: v for k, v in facts.items() if k != "classes"}))
     refused("lacks 'classes'")
+    manifest.write_text(json.dumps({k: v for k, v in facts.items() if k != "templates"}))
+    refused("lacks 'templates'")
+    for key, damage in {
+        "backbone": "tiny",
+        "classes": [1, 2, 3],
+        "templates": "a {}",
+    }.items():
+        manifest.write_text(json.dumps(facts | {key: damage}))
+        refused(f"has a damaged '{key}'")
+    for key in ("model_cfg", "preprocess_cfg"):
+        manifest.write_text(json.dumps(facts | {"backbone": facts["backbone"] | {key: None}}))
+        refused("has a damaged 'backbone'")
+        manifest.write_text(json.dumps(facts | {"backbone": facts["backbone"] | {key: {}}}))
+        refused("cannot be built")
     manifest.write_text(json.dumps(facts | {"kind": "language"}))
     refused("holds a language reward")
     manifest.write_text(json.dumps(facts | {"method": "ft"}))
@@ -110,7 +145,36 @@ def test_damaged_rewards(reward: Path) -> None:
 def test_bad_images(prt: Prt, reward: Path, backbone: Path, tmp_path: Path) -> None:
     arguments = ["predict", "--reward", reward, "--target", backbone]
     assert "none.png does not exist" in prt(*arguments, tmp_path / "none.png")[2]
+    assert f"{tmp_path} is a folder, not an image" in prt(*arguments, tmp_path)[2]
     (tmp_path / "bad.png").write_bytes(b"\x89PNG half")
     code, out, complaint = prt(*arguments, tmp_path / "bad.png")
     assert (code, out) == (1, "")
     assert "bad.png cannot be read" in complaint
+    code, out, complaint = prt(*arguments, tmp_path / "bad.png", "--strength", "nan")
+    assert (code, out) == (1, "")
+    assert "the strength is nan" in complaint.splitlines()[-1]
+
+
+def test_the_commit_is_the_source_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package in a repository of the user's own, tracked there, changed there, or merely lying in it."""
+    source = tmp_path / "prt" / "reward.py"
+    source.parent.mkdir()
+    source.write_text("")
+    monkeypatch.setattr(reward_module, "__file__", str(source))
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", *who, *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert reward_module._git_commit() is None
+    git("init")
+    git("commit", "--allow-empty", "--message", "nothing")
+    assert reward_module._git_commit() is None
+    git("add", ".")
+    git("commit", "--message", "the source")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "elsewhere").write_text("")
+    assert reward_module._git_commit() == commit
+    source.write_text("changed")
+    assert reward_module._git_commit() == f"{commit}-dirty"

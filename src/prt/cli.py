@@ -1,6 +1,7 @@
 """The command line: one typed function per stage. Heavy imports wait inside, so that ``prt --help`` answers at once."""
 
 import json
+import math
 import os
 import sys
 from dataclasses import fields
@@ -20,9 +21,10 @@ app = typer.Typer(
     help="Portable Reward Tuning: train a reward once, use it on any model with the same labels.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain complaints: a frame would break their lines in a log
     pretty_exceptions_enable=False,
 )
-vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True)
+vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vision, name="vision")
 
 Out = Annotated[Path, typer.Option(help="What to write.")]
@@ -30,8 +32,35 @@ Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_c
 Data = Annotated[Path, typer.Option(help="Folder of a prepared data set.")]
 Head = Annotated[Path, typer.Option(help="File of a zero-shot head.")]
 RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
-Workers = Annotated[int, typer.Option(help="Processes that decode images; 0: none beside this one.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: none beside this one.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
+
+# What options in JSON must hold, as JSON Schema.
+STRINGS = {"description": "a JSON list of strings", "type": "array", "items": {"type": "string"}}
+RECIPE = {"description": 'a JSON object such as {"steps": 500}', "type": "object"}
+REGIMES = {
+    "description": 'a JSON object such as {"16": {}, "full": {"steps": 500}}',
+    "type": "object",
+    "minProperties": 1,
+    "propertyNames": {"pattern": "^(full|[1-9][0-9]*)$"},
+    "additionalProperties": RECIPE,
+}
+SELECTION = {
+    "description": 'a JSON object such as {"dataset": "digits", "targets": ["rn12"]}',
+    "type": "object",
+    "additionalProperties": {"type": ["string", "number", "array"], "items": {"type": ["string", "number"]}},
+}
+PANELS = {
+    "description": 'a JSON list of one or more {"source": "NAME", "targets": ["NAME"]}',
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["source", "targets"],
+        "properties": {"source": {"type": "string"}, "targets": STRINGS},
+    },
+}
 
 
 @vision.command()
@@ -41,13 +70,13 @@ def pretrain(
     out: Out,
     checkpoint: Annotated[Path, typer.Option(help="File to resume from.")],
     recipe: RecipeJson = "{}",
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Pretrain a small CLIP of the embedded default on glyphs."""
     _threads()
     from prt.embedded.pretrain import pretrain
 
-    pretrain(architecture, corpus, _recipe(json.loads(recipe)), seed, out, checkpoint)
+    pretrain(architecture, corpus, _recipe(_json(recipe, "--recipe", RECIPE)), seed, out, checkpoint)
 
 
 @vision.command()
@@ -63,14 +92,17 @@ def prepare(
     test: Annotated[float, typer.Option(help="Share held out where the source has no test split.")] = 0.2,
 ) -> None:
     """Make a data set: three splits and a manifest."""
+    for option, share in (("--validation", validation), ("--test", test)):
+        if not 0 < share < 1:
+            raise InputError(f"{option} is {share}, but a share of images lies between 0 and 1, as 0.1 does.")
     from prt.vision.datasets import prepare
 
     prepare(
         source,
         out,
         root=downloads,
-        classes=json.loads(classes),
-        templates=json.loads(templates),
+        classes=_json(classes, "--classes", STRINGS),
+        templates=_json(templates, "--templates", STRINGS),
         validation=validation,
         test=test,
     )
@@ -105,11 +137,10 @@ def score(
     from prt.vision.datasets import read_manifest
     from prt.vision.tune import Tuner
 
+    how = _recipe(_json(recipe, "--recipe", RECIPE))
     tuner = Tuner(spec, head, read_manifest(data), _device(device), workers)
     for split in ("validation", "test"):
-        tuner.pretrained_scores(backbone, dataset, split, _recipe(json.loads(recipe))).save(
-            out / f"{split}.safetensors"
-        )
+        tuner.pretrained_scores(backbone, dataset, split, how).save(out / f"{split}.safetensors")
 
 
 @vision.command()
@@ -138,11 +169,11 @@ def tune(
     head: Head,
     method: Annotated[str, typer.Option(help="ft (fine-tune) or prt (tune a reward).")],
     regimes: Annotated[str, typer.Option(help="JSON: number of shots ('full': all images) → recipe.")],
-    seed: Annotated[list[int], typer.Option(help="Once for every run.")],
+    seed: Annotated[list[int], typer.Option(min=0, help="Once for every run.")],
     out: Annotated[Path, typer.Option(help="Folder for SHOTS/SEED/.")],
     checkpoints: Annotated[Path, typer.Option(help="Folder to resume from.")],
     alpha: Annotated[float, typer.Option(help="Weight of entropy maximisation (eq. 12), for prt.")] = 0.0,
-    every: Annotated[int, typer.Option(help="Iterations between evaluations of the curve; 0: none.")] = 0,
+    every: Annotated[int, typer.Option(min=0, help="Iterations between evaluations of the curve; 0: none.")] = 0,
     workers: Workers = 0,
     device: Device = "auto",
 ) -> None:
@@ -151,6 +182,7 @@ def tune(
     from prt.vision.datasets import read_manifest
     from prt.vision.tune import tune
 
+    recipes = {shots: _recipe(recipe) for shots, recipe in _json(regimes, "--regimes", REGIMES).items()}
     tune(
         spec,
         backbone=backbone,
@@ -159,7 +191,7 @@ def tune(
         head=head,
         method=method,
         alpha=alpha,
-        regimes={shots: _recipe(recipe) for shots, recipe in json.loads(regimes).items()},
+        regimes=recipes,
         seeds=seed,
         out=out,
         checkpoints=checkpoints,
@@ -181,6 +213,12 @@ def transfer(
     from prt.transfer import transfer
 
     pairs = [(source, target) for source, _, target in (p.partition(":") for p in pair)]
+    for text, names_of_pair in zip(pair, pairs, strict=True):
+        if not all(names_of_pair):
+            raise InputError(f"--pair is '{text}', but must be SOURCE:TARGET, the names of two backbones.")
+    for s in strength:
+        if not math.isfinite(s):
+            raise InputError(f"--strength is {s}, but must be a finite number.")
     names = ("transfer", "summary", "comparison", "theory")
     for name, table in zip(names, transfer(scores, pairs, strength), strict=True):
         write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
@@ -195,8 +233,9 @@ def collect(
     import pandas as pd
 
     from prt.files import write_text
+    from prt.tables import read_csv
 
-    write_text(out, pd.concat([pd.read_csv(t, dtype=str) for t in tables]).to_csv(index=False, lineterminator="\n"))
+    write_text(out, pd.concat([read_csv(t, str) for t in tables]).to_csv(index=False, lineterminator="\n"))
 
 
 @app.command()
@@ -209,11 +248,12 @@ def curves(
 
     from prt.files import write_text
     from prt.reward import read_manifest
+    from prt.tables import read_csv
 
     tables = []
     for run in runs:
         manifest = read_manifest(run)
-        wide = pd.read_csv(run / "curve.csv").assign(
+        wide = read_csv(run / "curve.csv").assign(
             dataset=manifest["dataset"]["name"],
             source=manifest["backbone"]["name"],
             **{key: manifest[key] for key in ("shots", "alpha", "seed")},
@@ -238,21 +278,26 @@ def figure(
     import functools
     import importlib
 
+    place = ["dataset", "shots", "source"]
+    curves = [*place, "alpha", "iteration", "method", "metric", "value"]
+    summary = [*place, "target", "method", "alpha", "strength", "metric", "value", "low", "high"]
+    theory = [*place, "target", "alpha", "seed", "epsilon", "C", "bound"]
+    # Module and function of each, and the columns that it needs.
     drawings = {
-        "transfer-bars": ("transfer_bars", "draw"),
-        "entropy-curves": ("entropy", "draw_curves"),
-        "entropy-transfer": ("entropy", "draw_transfer"),
-        "strength": ("strength", "draw"),
-        "theory-table": ("theory_table", "draw"),
+        "transfer-bars": ("transfer_bars", "draw", summary),
+        "entropy-curves": ("entropy", "draw_curves", curves),
+        "entropy-transfer": ("entropy", "draw_transfer", summary),
+        "strength": ("strength", "draw", summary),
+        "theory-table": ("theory_table", "draw", theory),
     }
     known(name, drawings, "figure")
     from prt.tables import read_table
 
-    module, function = drawings[name]
+    module, function, columns = drawings[name]
     draw = getattr(importlib.import_module(f"prt.figures.{module}"), function)
     if name == "transfer-bars":
-        draw = functools.partial(draw, panels=json.loads(panels))
-    draw(read_table(table, json.loads(select)), stem=out)
+        draw = functools.partial(draw, panels=_json(panels, "--panels", PANELS))
+    draw(read_table(table, _json(select, "--select", SELECTION), columns), stem=out)
 
 
 @app.command()
@@ -267,14 +312,16 @@ def predict(
     without: Annotated[bool, typer.Option(help="Print the target without the reward, too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Device = "auto",
 ) -> None:
     """Predict with a reward put on a target."""
+    _threads()
     from prt.vision.predict import load_reward
 
-    model = load_reward(reward).on(target, head, strength)
-    views = {"with_reward": model.predict(list(images))}
-    if without:
-        views["without_reward"] = model.predict(list(images), without=True)
+    model = load_reward(reward, _device(device)).on(target, head, strength)
+    views = dict(zip(("with_reward", "without_reward"), model.both(images), strict=True))
+    if not without:
+        del views["without_reward"]
     result: list[dict[str, Any]] = []
     for i, image in enumerate(images):
         entry: dict[str, Any] = {"image": str(image)}
@@ -295,6 +342,23 @@ def predict(
             print(f"  {view.replace('_', ' '):15}{line}")
 
 
+def _json(text: str, option: str, schema: dict[str, Any]) -> Any:
+    """The value of an option in JSON, which must be as ``schema`` says."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{option} must be {schema['description']}, but cannot be read ({error}).") from None
+    wrong = best_match(Draft202012Validator(schema).iter_errors(value))
+    if wrong is not None:
+        place = ".".join(map(str, wrong.absolute_path))
+        where = f"its part {place} is wrong: " if place else ""
+        raise InputError(f"{option} must be {schema['description']}, but {where}{wrong.message}.")
+    return value
+
+
 def _recipe(content: dict[str, Any]) -> "Recipe":
     """A training recipe; an unknown key is refused."""
     from prt.training import Recipe
@@ -309,9 +373,15 @@ def _device(name: str) -> "torch.device":
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"the device {name} was asked for, but this machine has no GPU that torch can use; say cpu.")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device is '{name}', but must be cpu, cuda, cuda:NUMBER or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"this machine has no GPU that torch can use as --device {name}; write auto or cpu.")
+    return device
 
 
 def _threads() -> None:

@@ -7,6 +7,8 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from prt.errors import InputError, known
 
+EMBEDDED = ("digits", "mnist")  # named here, too, as prt.vision.datasets takes seconds to import
+
 
 def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     """Refuse a configuration with unknown keys, values of the wrong type, or names of nothing.
@@ -20,6 +22,10 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
         raise InputError(_told(error))
     vision = config["vision"]
     backbones, datasets = vision["backbones"], vision["datasets"]
+    for dataset in datasets.values():
+        kind, _, name = dataset["source"].partition(":")
+        if kind == "embedded":
+            known(name, EMBEDDED, "embedded data set")
     for panel in [*vision["panels"], vision["figure6"], vision["table7"]]:
         for name in (panel["source"], *panel["targets"]):
             known(name, backbones, "backbone")
@@ -41,19 +47,25 @@ def _shots_as_text(config: Any) -> None:
 
 
 def _told(error: ValidationError) -> str:
+    parent: Any = error.parent
+    if parent is not None and parent.validator == "oneOf":
+        error = parent  # what a backbone may be is told as a whole
     place = ".".join(str(p) for p in error.absolute_path) or "the top level"
     rule: Any = error.validator_value
     here: Any = error.instance
+    schema: Any = error.schema
     if error.validator == "additionalProperties":
-        schema: Any = error.schema
         for key in here:
-            try:
-                known(key, schema.get("properties", {}), f"key in {place} of the configuration")
-            except InputError as told:
-                return str(told)
+            known(key, schema.get("properties", {}), f"key in {place} of the configuration")
+    if error.validator == "enum":
+        known(here, rule, f"value of {place} of the configuration")
     if error.validator == "required":
         missing = next(key for key in rule if key not in here)
         return f"the configuration lacks '{missing}' in {place}: add it (see config/README.md)."
     if error.validator == "minimum":
         return f"{place} of the configuration is {here}, but must be {rule} or more."
+    if error.validator == "oneOf":
+        return f"{place} of the configuration needs either 'spec' alone, or 'architecture', 'corpus' and 'recipe'."
+    if error.validator == "not":
+        return f"{place} of the configuration cannot be set there: {schema['description']}."
     return f"{place} of the configuration is wrong: {error.message} (see config/README.md)."

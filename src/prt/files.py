@@ -52,6 +52,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def remove(path: Path | str) -> None:
+    """Remove a file, if there is one."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        Path(path).unlink()
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` whole or not at all."""
     with replacing(path) as aside:

@@ -14,7 +14,7 @@ from prt.errors import InputError
 from prt.files import file_hash, read_json, read_tensors, write_json, write_tensors
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-REQUIRED = ("kind", "method", "backbone", "dataset", "classes", "recipe", "seed", "weights_sha256")
+REQUIRED = ("kind", "method", "backbone", "dataset", "classes", "templates", "recipe", "seed", "weights_sha256")
 
 
 def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
@@ -39,11 +39,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read and check a manifest.
 
     Raises:
-        InputError: if it is missing, corrupt or incomplete.
+        InputError: if it is missing, corrupt or incomplete, or something in it is of the wrong kind.
     """
     manifest = read_json(folder / MANIFEST, "reward manifest")
     if missing := [key for key in REQUIRED if key not in manifest]:
         raise InputError(f"the reward manifest {folder / MANIFEST} lacks '{missing[0]}'; tune the reward again.")
+    backbone = manifest["backbone"]
+    right = {
+        "backbone": isinstance(backbone, dict)
+        and all(isinstance(backbone.get(key), dict) for key in ("model_cfg", "preprocess_cfg")),
+    } | {
+        key: isinstance(manifest[key], list) and all(isinstance(text, str) for text in manifest[key])
+        for key in ("classes", "templates")
+    }
+    if wrong := [key for key, fine in right.items() if not fine]:
+        raise InputError(f"the reward manifest {folder / MANIFEST} has a damaged '{wrong[0]}'; tune the reward again.")
     return manifest
 
 
@@ -78,10 +88,15 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
 
 
 def _git_commit() -> str | None:
+    """The commit of this package's source, with "-dirty" where the source differs from it."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", *arguments]
+        return subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        git("ls-files", "--error-unmatch", here.name)  # a wheel in a repository of the user's is not of its commit
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None  # installed from a wheel, or no git

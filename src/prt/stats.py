@@ -17,15 +17,20 @@ class Estimate:
     high: float
 
 
-def weights(labels: NDArray[np.int64], metric: str) -> NDArray[np.float64]:
-    """Weights (N,) of mean 1 that make a mean of right-or-wrong into ``top1`` or ``mean_per_class_recall``.
+def strata(labels: NDArray[np.int64], metric: str) -> NDArray[np.int64]:
+    """Groups (N,) whose means are averaged: one for ``top1``, one per class for ``mean_per_class_recall``."""
+    return np.zeros_like(labels) if metric == "top1" else labels
 
-    The latter is the mean over the classes that occur of the share of each class's examples that is right.
-    """
-    if metric == "top1":
-        return np.ones(len(labels))
-    counts = np.bincount(labels)
-    return len(labels) / (np.count_nonzero(counts) * counts[labels])
+
+def mean(x: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean over the groups that occur of each group's mean of ``x``, (..., N): shape (...)."""
+    return np.mean([x[..., groups == group].mean(-1) for group in np.unique(groups)], axis=0)
+
+
+def effective_size(groups: NDArray[np.int64]) -> float:
+    """How many equally weighted examples are as good as these (Kish): L² / Σ 1/n_g for L groups of n_g."""
+    counts = np.unique(groups, return_counts=True)[1]
+    return float(len(counts) ** 2 / (1 / counts).sum())
 
 
 def wilson(value: float, n: float) -> Estimate:
@@ -35,15 +40,19 @@ def wilson(value: float, n: float) -> Estimate:
     return Estimate(value, float(max(0.0, centre - half)), float(min(1.0, centre + half)))
 
 
-def mean_over_seeds(x: NDArray[np.float64]) -> Estimate:
-    """Mean of ``x``, S seeds × N test examples, with seeds *and* examples as random draws.
+def mean_over_seeds(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
+    """Mean of ``x``, S seeds × N test examples in ``groups``, with seeds *and* examples as random draws.
 
-    The variance of the mean is that of the examples' means over seeds by N, plus that of the seeds' means by S
-    (a crossed design; the second part is nought where there is one seed). The interval is normal.
+    A crossed design: the variance of the mean is that of the examples' means over seeds, drawn within their groups,
+    plus the variance of the seeds' means by S (nought where there is one seed). The interval is normal.
     """
-    seeds, n = x.shape
-    variance = x.mean(0).var(ddof=1) / n if n > 1 else 0.0
+    variance, seeds = 0.0, len(x)
+    found, counts = np.unique(groups, return_counts=True)
+    for group, n in zip(found, counts, strict=True):
+        if n > 1:
+            variance += x[:, groups == group].mean(0).var(ddof=1) / n / len(found) ** 2
+    by_seed = mean(x, groups)
     if seeds > 1:
-        variance += x.mean(1).var(ddof=1) / seeds
-    value, half = float(x.mean()), Z * float(np.sqrt(variance))
+        variance += by_seed.var(ddof=1) / seeds
+    value, half = float(by_seed.mean()), Z * float(np.sqrt(variance))
     return Estimate(value, value - half, value + half)

@@ -46,19 +46,11 @@ class Recipe:
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"'{key}' of the recipe is {value!r}; it must be a whole number, {least} or more.")
-        for key, positive in (("lr", True), ("weight_decay", False), ("beta2", False), ("clip", True)):
+        for key in ("lr", "weight_decay", "beta2", "clip"):
             value = getattr(self, key)
-            if value is None and key == "clip":
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 <= value < math.inf
-                or (positive and not value)
-            ):
-                raise InputError(
-                    f"'{key}' of the recipe is {value!r}; it must be a number {'above' if positive else 'not below'} nought."
-                )
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+            if not number and not (key == "clip" and value is None):
+                raise InputError(f"'{key}' of the recipe is {value!r}; it must be a number, nought or more.")
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine to zero."""

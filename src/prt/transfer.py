@@ -25,7 +25,10 @@ class Table:
         self._scores: dict[tuple[Any, ...], Scores] = {}
         for path in files:
             s = Scores.load(path)
-            self._scores[s.backbone, s.method, s.alpha, s.shots if s.seed is not None else None, s.seed] = s
+            key = (s.backbone, s.method, s.alpha, s.shots if s.seed is not None else None, s.seed)
+            if key in self._scores:
+                raise InputError(f"{path} holds scores of a run that another file holds, too; give each run once.")
+            self._scores[key] = s
         if not self._scores:
             raise InputError("no score files were given; score the backbones first.")
         self.any = next(iter(self._scores.values()))
@@ -97,7 +100,7 @@ def transfer(
     """
     table, strengths = Table(files), sorted({1.0, *strengths})
     labels = table.any.labels.numpy()
-    weights = {metric: stats.weights(labels, metric) for metric in METRICS}
+    strata = {metric: stats.strata(labels, metric) for metric in METRICS}
     rows: dict[str, list[dict[str, Any]]] = {"transfer": [], "summary": [], "comparison": [], "theory": []}
     for shots in table.regimes():
         seeds = table.runs(shots)
@@ -109,23 +112,19 @@ def transfer(
                     hit = (predicted.argmax(-1).numpy() == labels).astype(float)
                     right.setdefault((method, alpha, s), []).append(hit)
                     cell = place | {"method": method, "alpha": alpha, "strength": s, "seed": seed}
-                    for metric, w in weights.items():
-                        # Kish's effective sample size: what unequal weights leave of N.
-                        n = w.sum() ** 2 / (w**2).sum()
-                        rows["transfer"].append(
-                            cell
-                            | {"metric": metric}
-                            | vars(stats.wilson(float((hit * w).mean()), n))
-                            | {"n": len(labels)}
-                        )
+                    for metric, groups in strata.items():
+                        share = stats.wilson(float(stats.mean(hit, groups)), stats.effective_size(groups))
+                        rows["transfer"].append(cell | {"metric": metric} | vars(share) | {"n": len(labels)})
                 rows["theory"] += _theory(table, place, seed)
             for key, hits in right.items():
-                for metric, w in weights.items():
-                    x = np.stack(hits) * w
-                    spread = x.mean(1).std(ddof=1) if len(seeds) > 1 else NAN
-                    cell = dict(zip(KEYS[4:], key, strict=True)) | {"metric": metric} | vars(stats.mean_over_seeds(x))
+                for metric, groups in strata.items():
+                    x = np.stack(hits)
+                    spread = stats.mean(x, groups).std(ddof=1) if len(seeds) > 1 else NAN
+                    e = stats.mean_over_seeds(x, groups)
+                    cell = dict(zip(KEYS[4:], key, strict=True)) | {"metric": metric, "value": e.value}
+                    cell |= {"low": max(0.0, e.low), "high": min(1.0, e.high)}
                     rows["summary"].append(place | cell | {"std": spread, "seeds": len(seeds), "n": len(labels)})
-            rows["comparison"] += _compare(place, right, len(seeds), len(labels))
+            rows["comparison"] += _compare(place, right, strata["top1"])
     summary = [*KEYS, "metric", "value", "std", "low", "high", "seeds", "n"]
     return (
         pd.DataFrame(rows["transfer"])[COLUMNS],
@@ -135,27 +134,15 @@ def transfer(
     )
 
 
-def _compare(place: dict[str, Any], right: dict[Any, list[np.ndarray]], seeds: int, n: int) -> Iterator[dict[str, Any]]:
-    """PRT (α = 0) and EFT, at strength 1, minus each baseline, example by example."""
-    mean = {
-        method: np.stack(hits)
-        for (method, alpha, s), hits in right.items()
-        if s in (1.0,) or np.isnan(s)
-        if not alpha > 0
-    }
-    for method in ("prt", "eft"):
-        for baseline in ("pretrained", "eft", "source_ft", "poe", "ft"):
-            if method != baseline and method in mean:
-                e = stats.mean_over_seeds(mean[method] - mean[baseline])
-                yield place | {
-                    "method": method,
-                    "baseline": baseline,
-                    "difference": e.value,
-                    "low": e.low,
-                    "high": e.high,
-                    "seeds": seeds,
-                    "n": n,
-                }
+def _compare(place: dict[str, Any], right: dict[Any, list[np.ndarray]], groups: np.ndarray) -> Iterator[dict[str, Any]]:
+    """What is transferred (at α = 0 and strength 1) minus each baseline, example by example, in top-1."""
+    hits = {method: np.stack(x) for (method, alpha, s), x in right.items() if not alpha > 0 and not s < 1 and not s > 1}
+    for method in ("prt", "eft", "poe"):
+        for baseline in ("pretrained", "source_ft", "poe", "eft", "ft"):
+            if method in hits and method != baseline and (method, baseline) != ("poe", "eft"):
+                e = stats.mean_over_seeds(hits[method] - hits[baseline], groups)
+                measured = {"difference": e.value, "low": e.low, "high": e.high, "seeds": len(hits[method])}
+                yield place | {"method": method, "baseline": baseline} | measured | {"n": len(groups)}
 
 
 def _theory(table: Table, place: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:

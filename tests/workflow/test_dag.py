@@ -256,7 +256,9 @@ def test_an_output_folder_that_cannot_be_written(small: Config, write: Callable[
     (folder / "results").write_text("a file")
     done = snakemake(folder, "results/demo/vision/data/digits/manifest.json")
     assert done.returncode == 1
-    assert "results" in done.stdout
+    assert "Not a directory" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert (folder / "results").read_text() == "a file"
 
 
 def test_the_report_in_a_real_browser(finished: Path) -> None:

@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 from prt.config import check
 from prt.errors import InputError
+from prt.files import fingerprint, write_text
 
 try:
     check(
@@ -33,7 +34,7 @@ DATASETS, BACKBONES, SEEDS = VISION["datasets"], VISION["backbones"], VISION["se
 wildcard_constraints:
     dataset="|".join(DATASETS),
     backbone="|".join(BACKBONES),
-    run=r"ft|prt_[0-9.e-]+",
+    run=r"ft|prt_[0-9.e+-]+",
     shots=r"full|\d+",
     seed=r"\d+",
     split="validation|test",
@@ -52,7 +53,12 @@ def is_embedded(backbone):
 def backbone_files(wildcards):
     """What must be made before a backbone can be loaded."""
     if not is_embedded(wildcards.backbone):
-        return []
+        entry = BACKBONES[wildcards.backbone]["spec"]
+        model, _, file = entry.partition("/")
+        own = [
+            entry.removeprefix("local-dir:") if entry.startswith("local-dir:") else file
+        ]
+        return [path for path in own if Path(path).exists()]
     return f"{TOP}/backbones/{wildcards.backbone}/open_clip_config.json"
 
 
@@ -73,9 +79,20 @@ def cores(wildcards):
     return 1 if is_embedded(wildcards.backbone) else 8
 
 
-def workers(wildcards):
+def workers(wildcards, threads):
     """Processes that decode images: small pictures are decoded faster than a process starts."""
-    return 0 if is_embedded(wildcards.backbone) else cores(wildcards) - 1
+    return threads - 1
+
+
+def state(wildcards):
+    """Names, sizes and times of a user's own image folder: where they change, what hangs on them is made again."""
+    kind, _, folder = DATASETS[wildcards.dataset]["source"].partition(":")
+    if kind != "folder":
+        return ""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return fingerprint(
+        [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    )
 
 
 def regimes(wildcards):
@@ -87,12 +104,13 @@ def regimes(wildcards):
 
 
 def is_figure6(wildcards):
-    """Whether a run belongs to the α sweep of Figure 6, and so has a curve."""
+    """Whether a run belongs to Figure 6a, and so has a curve."""
     item = VISION["figure6"]
-    return (item["dataset"], item["shots"], item["source"]) == (
-        wildcards.dataset,
-        wildcards.shots,
-        wildcards.backbone,
+    here = (wildcards.dataset, wildcards.shots, wildcards.backbone)
+    alphas = [f"prt_{alpha:g}" for alpha in item["alphas"]]
+    return (
+        here == (item["dataset"], item["shots"], item["source"])
+        and wildcards.run in alphas
     )
 
 
@@ -186,9 +204,12 @@ def drawn(stem, **about):
 
 def write_configuration():
     """Keep the configuration in force beside the results."""
-    path = Path("results", EXPERIMENT, "config.yaml")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    try:
+        write_text(
+            f"results/{EXPERIMENT}/config.yaml", yaml.safe_dump(config, sort_keys=False)
+        )
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def refuse_taken_name(dataset, rules):

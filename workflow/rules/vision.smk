@@ -49,6 +49,7 @@ rule prepare:
         entry=lambda wc: {
             key: value for key, value in DATASETS[wc.dataset].items() if key != "shots"
         },
+        state=state,
         classes=lambda wc: as_json(DATASETS[wc.dataset].get("classes", [])),
         templates=lambda wc: as_json(DATASETS[wc.dataset].get("templates", [])),
         validation=lambda wc: DATASETS[wc.dataset].get("validation", 0.1),
@@ -85,7 +86,13 @@ rule zero_shot:
         spec=spec,
         data=subpath(input.data, parent=True),
         out=subpath(output.test, parent=True),
-        recipe=as_json(VISION["recipe"]),
+        recipe=as_json(
+            {
+                key: VISION["recipe"][key]
+                for key in ("precision",)
+                if key in VISION["recipe"]
+            }
+        ),
         workers=workers,
     shell:
         "prt vision zero-shot --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "

@@ -34,7 +34,7 @@ class Backbone:
         """SHA-256 of all weights: two networks of one architecture are told apart."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.clip.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 

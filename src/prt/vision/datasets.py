@@ -18,10 +18,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from prt.errors import InputError, known
-from prt.files import file_hash, fingerprint, read_json, replacing, write_json
+from prt.files import fingerprint, read_json, remove, replacing, write_json
 from prt.progress import progress
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32())])
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 SPLIT_SEED = 0
@@ -91,12 +92,19 @@ def prepare(
         "classes": names,
         "templates": templates or list(TEMPLATES),
     }
+    for split, part in parts.items():
+        if wrong := sorted({label for label in part.labels if not 0 <= label < len(names)}):
+            raise InputError(
+                f"{source} has the label {wrong[0]} in split '{split}', but {len(names)} classes; "
+                "a test set with hidden labels cannot be scored: use another source."
+            )
     digest = hashlib.sha256()
+    remove(out / "manifest.json")  # a folder with a manifest is whole
     for split, part in _all_splits(names, parts, validation, test).items():
         if missing := sorted(set(range(len(names))) - set(part.labels)) if split == "train" else []:
             raise InputError(f"{source} has no training image of class '{names[missing[0]]}'; add some or drop it.")
         _write(out / f"{split}.arrow", part, split, digest)
-        manifest[split] = {"images": len(part.labels), "sha256": file_hash(out / f"{split}.arrow")}
+        manifest[split] = {"images": len(part.labels), "bytes": (out / f"{split}.arrow").stat().st_size}
     manifest["fingerprint"] = fingerprint(digest.hexdigest(), names)
     write_json(out / "manifest.json", manifest)
 
@@ -118,7 +126,7 @@ def _folder(name: str, _root: Path) -> Found:
     top = Path(name)
     if not top.is_dir():
         raise InputError(f"the image folder {top} does not exist; correct 'source'.")
-    folders = {s: top / s for s in SPLITS if (top / s).is_dir()} or {"all": top}
+    folders = {split: top / name for name, split in SPLIT_NAMES.items() if (top / name).is_dir()} or {"all": top}
     if not {"train", "all"} & set(folders):
         raise InputError(f"the image folder {top} has '{next(iter(folders))}', but no folder 'train'; add it.")
     classes = sorted({p.name for folder in folders.values() for p in folder.iterdir() if p.is_dir()})
@@ -155,19 +163,24 @@ def _torchvision(name: str, root: Path) -> Found:
     if "loader" in parameters:
         options["loader"] = lambda path: Path(path).read_bytes()
     if "split" in parameters:
-        wanted: dict[str, dict[str, Any]] = {"train": {"split": "train"}, "test": {"split": "test"}}
+        wanted: dict[str, dict[str, Any]] = {name: {"split": name} for name in ("train", "val", "valid", "test")}
     elif "train" in parameters:
         wanted = {"train": {"train": True}, "test": {"train": False}}
     else:
         wanted = {"all": {}}
-    try:
-        data = {split: kinds[name](root=str(root / name), **options, **chosen) for split, chosen in wanted.items()}
-    except Exception as error:  # network, checksum, missing files: torchvision raises many kinds
-        raise InputError(
-            f"torchvision could not provide {name} ({error}); connect to the network, or put its files "
-            f"under {root / name}."
-        ) from error
-    classes = getattr(next(iter(data.values())), "classes", None)
+    data = {}
+    for split, chosen in wanted.items():
+        try:
+            data[SPLIT_NAMES.get(split, split)] = kinds[name](root=str(root / name), **options, **chosen)
+        except Exception as error:  # network, checksum, missing files: torchvision raises many kinds
+            if split in ("val", "valid") and isinstance(error, ValueError):
+                continue  # this data set has no split of that name
+            raise InputError(
+                f"torchvision could not provide {name} ({error}); connect to the network, or put its files "
+                f"under {root / name}."
+            ) from error
+    first = next(iter(data.values()))
+    classes = getattr(first, "classes", getattr(first, "categories", None))
     if classes is None:
         raise InputError(f"torchvision's {name} has no class names, so it is no classification data set.")
 
@@ -210,9 +223,11 @@ def _huggingface(name: str, root: Path) -> Found:
 
         return Part([int(v) for v in rows[label]], read)
 
-    parts = {("validation" if split in ("valid", "val") else split): part(rows) for split, rows in data.items()}
+    if not isinstance(features[label], datasets.ClassLabel) and not str(features[label].dtype).startswith("int"):
+        raise InputError(f"the column '{label}' of '{name}' holds {features[label].dtype}; it must hold class numbers.")
+    parts = {SPLIT_NAMES[split]: part(rows) for split, rows in data.items() if split in SPLIT_NAMES}
     if "train" not in parts:
-        raise InputError(f"'{name}' has no split 'train'; it has {', '.join(parts)}.")
+        raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
     if isinstance(features[label], datasets.ClassLabel):
         return list(features[label].names), parts
     return [str(c) for c in range(max(max(p.labels) for p in parts.values()) + 1)], parts
@@ -233,10 +248,13 @@ def _all_splits(names: list[str], parts: dict[str, Part], validation: float, tes
 def _hold_out(names: list[str], part: Part, share: float, split: str) -> tuple[Part, Part]:
     from sklearn.model_selection import train_test_split
 
+    if not 0 < share < 1:
+        raise InputError(f"the share '{split}' is {share}, but must lie between 0 and 1.")
     counts = Counter(part.labels)
     if few := [label for label, count in counts.items() if count < 2]:
         raise InputError(f"class '{names[few[0]]}' has one image only, so none can be held out for {split}; add some.")
-    held = max(len(counts), round(share * len(part.labels)))
+    # Every class keeps an image, and every class gives one.
+    held = min(max(len(counts), round(share * len(part.labels))), len(part.labels) - len(counts))
     kept, held = train_test_split(
         range(len(part.labels)), test_size=held, random_state=SPLIT_SEED, stratify=part.labels
     )
@@ -255,7 +273,12 @@ def _write(path: Path, part: Part, split: str, digest: Any) -> None:
             labels = part.labels[start : start + CHUNK]
             images = []
             for i, label in enumerate(labels, start):
-                content, name = part.read(i)
+                try:
+                    content, name = part.read(i)
+                except OSError as error:
+                    raise InputError(
+                        f"image {i} of split '{split}' cannot be read ({error}); mend the source."
+                    ) from None
                 decode(content, name)
                 digest.update(f"{split} {label} ".encode() + hashlib.sha256(content).digest())
                 images.append(content)
@@ -283,13 +306,13 @@ def _png(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared data set holds."""
+    """What a prepared data set holds; ``sizes`` are images and bytes of each split's file."""
 
     folder: Path
     classes: list[str]
     templates: list[str]
     fingerprint: str
-    images: dict[str, int]
+    sizes: dict[str, tuple[int, int]]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -300,8 +323,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     content = read_json(folder / "manifest.json", "data set manifest")
     try:
-        images = {split: int(content[split]["images"]) for split in SPLITS}
-        return Manifest(folder, content["classes"], content["templates"], content["fingerprint"], images)
+        sizes = {split: (int(content[split]["images"]), int(content[split]["bytes"])) for split in SPLITS}
+        return Manifest(folder, content["classes"], content["templates"], content["fingerprint"], sizes)
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"the data set manifest {folder / 'manifest.json'} is incomplete; delete the folder and prepare it again."
@@ -323,7 +346,7 @@ class Images(Dataset[tuple[bytes, int]]):
             raise InputError(f"the split {self.path} does not exist; prepare the data set first.") from None
         except pa.ArrowException as error:
             raise InputError(f"the split {self.path} is truncated or corrupt ({error}); prepare it again.") from None
-        if table.num_rows != manifest.images[split] or table.schema != SCHEMA:
+        if (table.num_rows, self.path.stat().st_size) != manifest.sizes[split] or table.schema != SCHEMA:
             raise InputError(f"the split {self.path} does not fit its manifest; prepare the data set again.")
         self._images = table["image"]
         self.labels = table["label"].to_numpy().astype(np.int64)

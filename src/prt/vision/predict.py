@@ -1,5 +1,6 @@
 """Using a portable reward: put it on any target and predict (Algorithm 2)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from prt.scores import check_same_labels
 from prt.vision.backbones import Backbone, Classifier, build_tower, load_backbone, preprocess
 from prt.vision.datasets import decode
 from prt.vision.head import load_head, zero_shot_head
+from prt.vision.score import BATCH
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,14 @@ class Reward:
     def on(self, target: str, head: Path | None = None, strength: float = 1.0) -> "Rewarded":
         """Put the reward on ``target`` (see :func:`prt.vision.backbones.load_backbone`), at strength 1/λ.
 
-        The target's zero-shot head is made of the reward's own labels and prompts, or read from ``head``.
+        The target's zero-shot head is made of the reward's own labels and prompts, or read from ``head``. It works on
+        the reward's device.
 
         Raises:
-            InputError: if the target or its head cannot be had, or the head has other labels.
+            InputError: if the target or its head cannot be had, the head has other labels, or ``strength`` is infinite.
         """
+        if not math.isfinite(strength):
+            raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
         backbone: Backbone = load_backbone(target)
         if head is None:
             weight = zero_shot_head(backbone, self.classes, self.manifest["templates"])
@@ -44,6 +49,7 @@ class Reward:
         else:
             classifier, header = load_head(head, backbone)
             check_same_labels(self.classes, header["classes"], "the reward", f"the target's head {head}")
+        classifier = classifier.to(self.classifier.head.device)
         return Rewarded(self, classifier.eval(), backbone.preprocess_cfg, strength)
 
 
@@ -56,32 +62,43 @@ class Rewarded:
     preprocess_cfg: dict[str, Any]
     strength: float
 
-    @torch.no_grad()
-    def predict(self, images: Sequence[str | Path], without: bool = False) -> Tensor:
-        """Probabilities (N, L) of image files; ``without``: the target's own, the reward left out.
+    def predict(self, images: Sequence[str | Path]) -> Tensor:
+        """Probabilities (N, L) of image files.
 
         Raises:
             InputError: if an image is missing or cannot be decoded.
         """
-        pictures = []
-        for name in images:
-            if not Path(name).is_file():
-                raise InputError(f"the image {name} does not exist; correct the path.")
-            pictures.append(decode(Path(name).read_bytes(), str(name)))
+        return self.both(images)[0]
 
-        def outputs(classifier: Classifier, preprocess_cfg: dict[str, Any]) -> Tensor:
-            transform = preprocess(preprocess_cfg)
-            return classifier(torch.stack([transform(picture) for picture in pictures]))
+    @torch.no_grad()
+    def both(self, images: Sequence[str | Path]) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, L) of image files with the reward, and the target's own without it, on the CPU.
 
-        plain = outputs(self.target, self.preprocess_cfg)
-        if without:
-            return combine.log_probs(plain).exp()
-        rewards = outputs(self.reward.classifier, self.reward.manifest["backbone"]["preprocess_cfg"])
-        return combine.prt(plain, rewards, self.strength).exp()
+        Raises:
+            InputError: if an image is missing or cannot be decoded.
+        """
+        paths = [Path(image) for image in images]
+        for path in paths:
+            if path.is_dir():
+                raise InputError(f"{path} is a folder, not an image; name the images in it, as in {path / '*.png'}.")
+            if not path.is_file():
+                raise InputError(f"the image {path} does not exist; correct the path.")
+        device = self.target.head.device
+        transforms = [preprocess(c) for c in (self.preprocess_cfg, self.reward.manifest["backbone"]["preprocess_cfg"])]
+        views = []
+        for start in range(0, len(paths), BATCH):
+            pictures = (decode(path.read_bytes(), str(path)) for path in paths[start : start + BATCH])
+            pixels = zip(*([transform(picture) for transform in transforms] for picture in pictures), strict=True)
+            for_target, for_reward = (torch.stack(rows).to(device) for rows in pixels)
+            plain = self.target(for_target)
+            rewarded = combine.prt(plain, self.reward.classifier(for_reward), self.strength)
+            views.append(torch.stack([rewarded, combine.log_probs(plain)]).exp().cpu())
+        with_reward, without = torch.cat(views, dim=1)
+        return with_reward, without
 
 
-def load_reward(folder: str | Path) -> Reward:
-    """Load a reward that ``prt vision tune --method prt`` wrote.
+def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Reward:
+    """Load a reward that ``prt vision tune --method prt`` wrote, for use on ``device``.
 
     Raises:
         InputError: if the folder is no whole vision reward, or its weights are damaged.
@@ -96,9 +113,14 @@ def load_reward(folder: str | Path) -> Reward:
         )
     weights = reward.read_weights(folder, manifest)
     backbone = manifest["backbone"]
-    shape = (len(manifest["classes"]), backbone["model_cfg"]["embed_dim"])
-    network = Classifier(
-        build_tower(backbone["model_cfg"]), torch.empty(shape), torch.empty(()), backbone["preprocess_cfg"]
-    )
+    try:
+        shape = (len(manifest["classes"]), backbone["model_cfg"]["embed_dim"])
+        tower = build_tower(backbone["model_cfg"])
+        network = Classifier(tower, torch.empty(shape), torch.empty(()), backbone["preprocess_cfg"])
+    except Exception as error:  # missing keys, wrong values: open_clip raises many kinds
+        raise InputError(
+            f"the backbone in {folder / reward.MANIFEST} cannot be built ({type(error).__name__}: {error}); "
+            "tune the reward again."
+        ) from error
     reward.load_weights(network, weights, folder / reward.WEIGHTS)
-    return Reward(network.eval(), manifest)
+    return Reward(network.eval().to(device), manifest)

@@ -45,24 +45,23 @@ def prepared(images: Images, preprocess_cfg: dict[str, Any], workers: int) -> It
     )
 
 
-def frozen(classifier: Classifier, recipe: Recipe) -> Classifier:
-    """A copy for inference, in eval mode, its tower in the recipe's precision.
+def frozen(classifier: Classifier) -> Classifier:
+    """A copy for inference, in eval mode.
 
-    The tower is cast itself: under autocast a frozen network casts its weights anew at every call.
+    Its parameters keep requiring gradients, which nothing computes: autocast keeps the weights that it casts only
+    of such parameters, and would else cast them anew for every layer that shares them and every call.
     """
-    classifier = copy.deepcopy(classifier).eval().requires_grad_(False)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
-    classifier.tower.to(dtype)
-    return classifier
+    return copy.deepcopy(classifier).eval()
 
 
 @torch.no_grad()
-def score(classifier: Classifier, batches: Iterator[Tensor], total: int, name: str) -> Tensor:
-    """Logits (N, L) on the CPU, in float32, of a classifier that :func:`frozen` made."""
+def score(classifier: Classifier, batches: Iterator[Tensor], total: int, recipe: Recipe, name: str) -> Tensor:
+    """Logits (N, L) on the CPU, in float32, of a :func:`frozen` classifier, in the precision it is trained in."""
     device = classifier.head.device
     rows = []
     with progress(name, total, "image") as bar:
         for images in batches:
-            rows.append(classifier(images.to(device, non_blocking=True)).cpu())
+            with recipe.autocast(device):
+                rows.append(classifier(images.to(device, non_blocking=True)).cpu())
             bar.update(len(images))
     return torch.cat(rows)

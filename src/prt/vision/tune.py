@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from prt import combine, objective, reward
 from prt.errors import InputError, known
-from prt.files import write_text
+from prt.files import remove, write_text
 from prt.progress import progress
 from prt.scores import Scores, check_same_labels
 from prt.training import Recipe, fit
@@ -88,7 +88,7 @@ class Tuner:
     def score(self, classifier: Classifier, split: str, recipe: Recipe) -> Tensor:
         """Logits (N, L) of a split."""
         images = self._pixels[split].split(BATCH) if split in self._pixels else self._batches(split)
-        return score(frozen(classifier, recipe), iter(images), len(self.splits[split]), f"score {split}")
+        return score(frozen(classifier), iter(images), len(self.splits[split]), recipe, f"score {split}")
 
     def reference(self, split: str, recipe: Recipe) -> Tensor:
         """log π_pt (N, L) of a split, computed once."""
@@ -153,7 +153,7 @@ class Tuner:
         network = copy.deepcopy(self.pretrained).requires_grad_(False)
         network.tower.requires_grad_(True)
         cached = self.reference("train", recipe) if method == "prt" and not recipe.augment else None
-        live = frozen(self.pretrained, recipe) if method == "prt" and recipe.augment else None
+        live = frozen(self.pretrained) if method == "prt" and recipe.augment else None
 
         def loss(batch: Batch) -> Tensor:
             images, labels, log_pt = batch
@@ -162,7 +162,7 @@ class Tuner:
             if method == "ft":
                 return objective.ft_loss(outputs, labels)
             if live is not None:
-                with torch.no_grad():
+                with torch.no_grad(), recipe.autocast(self.device):
                     log_pt = live(images)
             assert log_pt is not None
             return objective.prt_loss(log_pt, outputs, labels, alpha)
@@ -237,7 +237,7 @@ def tune(
             checkpoint = checkpoints / shots / f"{seed}.safetensors"
             network, curve = tuner.run(name, method, alpha, shots, seed, recipe, checkpoint, every)
             folder = out / shots / str(seed)
-            (folder / reward.MANIFEST).unlink(missing_ok=True)  # a folder with a manifest is whole
+            remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
             facts: dict[str, Any] = {
                 "backbone": backbone,
                 "method": method,
