@@ -30,7 +30,7 @@ bench: .venv/installed
 
 # The report is tested in a real browser.
 browser:
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	@command -v chromedriver >/dev/null || \
 	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    apt-get install -qq -y --no-install-recommends chromium; } || \
-	  { echo "make test needs Chromium: install it, then run again." >&2; exit 1; }
+	    apt-get install -qq -y --no-install-recommends chromium chromium-driver; } || \
+	  { echo "make test needs Chromium and its driver (chromedriver): install them, then run again." >&2; exit 1; }

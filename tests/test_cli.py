@@ -1,7 +1,5 @@
 """Bad command lines and configurations: one sentence that names the culprit, and nothing written."""
 
-import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +52,7 @@ BAD = {
     f"{BARS}": "--panels must be a JSON list of one or more",
     f"{BARS} --panels {{}}": "{} is not of type 'array'",
     f'{BARS} --panels [{{"source":"old"}}]': "its part 0 is wrong: 'targets' is a required property",
-    f'{BARS} --panels [{{"source":"old","targets":"new"}}]': "its part 0.targets is wrong: 'new' is not of type 'array'",
+    f'{BARS} --panels [{{"source":"old","targets":"new"}}]': "its part 0.targets is wrong: 'new' is not of",
     f"{BARS} --panels {PANEL} --select {{": "--select must be a JSON object",
     f"{BARS} --panels {PANEL} --select []": "--select must be a JSON object",
     f'{BARS} --panels {PANEL} --select {{"source":{{}}}}': "--select must be a JSON object",
@@ -69,7 +67,7 @@ BAD = {
     "transfer none --pair a:b --out out": "the score file none does not exist",
     "transfer scores --pair a:b --strength nan --out out": "--strength is nan",
     f"{PREPARE} --classes [": "--classes must be a JSON list of strings, but cannot be read",
-    X: "--classes must be a JSON list of strings, but its part 1 is wrong: 2 is not of",
+    f'{PREPARE} --classes ["a",2]': "--classes must be a JSON list of strings, but its part 1 is wrong: 2 is not of",
     f'{PREPARE} --classes "one"': "--classes must be a JSON list of strings",
     f"{PREPARE} --templates {{}}": "--templates must be a JSON list of strings",
     f"{PREPARE} --templates a": "--templates must be a JSON list of strings, but cannot be read",
@@ -140,18 +138,34 @@ def test_the_schema_names_what_the_package_has(tmp_path: Path) -> None:
         prepare("embedded:?", tmp_path / "out", root=tmp_path)
 
 
+CONFIG = """
+experiment: own
+vision:
+  backbones:
+    tiny: {architecture: rn12, corpus: poor, recipe: {steps: 5}}
+    other: {spec: RN50-quickgelu/openai}
+  datasets:
+    digits: {source: embedded:digits, shots: {16: {steps: 2}, full: {augment: true}}}
+  recipe: {precision: bf16, augment: false}
+  seeds: [0]
+  panels: [{source: tiny, targets: [other]}]
+  strengths: [1]
+  figure6: {dataset: digits, shots: 16, source: tiny, targets: [other], alphas: [0], every: 1}
+  table7: {dataset: digits, shots: 16, source: tiny, targets: [other]}
+"""
+
 # Path of the key to set, its value → what the sentence must say.
 WRONG: list[tuple[str, Any, str]] = [
-    ("backbones.rn12-poor.architecture", "rn-12", "architecture of the configuration 'rn-12': did you mean 'rn12'?"),
-    ("backbones.rn12-poor.corpus", "rihc", "'rihc': did you mean 'rich'?"),
-    ("backbones.rn12-poor.corpus", 3, "rn12-poor.corpus of the configuration '3': choose one of: poor, rich"),
-    ("backbones.rn12-poor.spec", "RN50/openai", "backbones.rn12-poor of the configuration needs either 'spec' alone"),
-    ("backbones.rn12-poor", {}, "backbones.rn12-poor of the configuration needs either 'spec' alone"),
-    ("backbones.rn12-poor", {"spec": 1}, "vision.backbones.rn12-poor.spec of the configuration is wrong"),
-    ("backbones.rn12-poor", {"spce": "RN50/openai"}, "'spce': did you mean 'spec'?"),
-    ("backbones.rn12-poor.recipe.precision", "bf16", "precision of the configuration cannot be set there: pretraining"),
-    ("backbones.rn12-poor.recipe.augment", True, "augment of the configuration cannot be set there: the corpus"),
-    ("backbones.rn12-poor.recipe.step", 1, "'step': did you mean 'steps'?"),
+    ("backbones.tiny.architecture", "rn-12", "architecture of the configuration 'rn-12': did you mean 'rn12'?"),
+    ("backbones.tiny.corpus", "rihc", "'rihc': did you mean 'rich'?"),
+    ("backbones.tiny.corpus", 3, "vision.backbones.tiny.corpus of the configuration '3': choose one of: poor, rich"),
+    ("backbones.tiny.spec", "RN50/openai", "backbones.tiny of the configuration needs either 'spec' alone"),
+    ("backbones.tiny", {}, "backbones.tiny of the configuration needs either 'spec' alone"),
+    ("backbones.tiny", {"spec": 1}, "backbones.tiny.spec of the configuration is wrong"),
+    ("backbones.tiny", {"spce": "RN50/openai"}, "'spce': did you mean 'spec'?"),
+    ("backbones.tiny.recipe.precision", "bf16", "precision of the configuration cannot be set there: pretraining"),
+    ("backbones.tiny.recipe.augment", True, "augment of the configuration cannot be set there: the corpus"),
+    ("backbones.tiny.recipe.step", 1, "'step': did you mean 'steps'?"),
     ("datasets.digits.shots.16.precision", "bf16", "16.precision of the configuration cannot be set there: set it in"),
     ("datasets.digits.source", "embedded:digit", "unknown embedded data set 'digit': did you mean 'digits'?"),
     ("datasets.digits.source", "embeded:digits", "vision.datasets.digits.source of the configuration is wrong"),
@@ -161,9 +175,8 @@ WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("place", "value", "sentence"), WRONG)
 def test_bad_configurations(place: str, value: Any, sentence: str) -> None:
-    config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    config = json.loads(json.dumps(config))  # its anchors are one object in many places
-    check(copy.deepcopy(config), SCHEMA)
+    config = yaml.safe_load(CONFIG)
+    check(config, SCHEMA)
     here = config["vision"]
     *folders, key = place.split(".")
     for folder in folders:
@@ -172,11 +185,3 @@ def test_bad_configurations(place: str, value: Any, sentence: str) -> None:
     with pytest.raises(InputError) as told:
         check(config, SCHEMA)
     assert sentence in str(told.value)
-
-
-def test_augmentation_of_one_regime_is_allowed() -> None:
-    config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    config["vision"]["recipe"] |= {"precision": "bf16", "augment": False}
-    config["vision"]["datasets"]["digits"]["shots"]["full"]["augment"] = True
-    config["vision"]["backbones"]["other"] = {"spec": "RN50-quickgelu/openai"}
-    check(config, SCHEMA)

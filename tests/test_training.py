@@ -1,5 +1,6 @@
 """The training loop: its schedule, its checks, and that a killed run ends where it would have ended."""
 
+import json
 import os
 import random
 import signal
@@ -135,16 +136,15 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
         regression(tmp_path, Recipe(lr=1e30, steps=50, warmup=0))
 
 
-def command(
-    backbone: Path, dataset: Path, head: Path, out: Path, method: str = "prt", seconds: str = OFTEN
-) -> list[str]:
-    recipe = '{"4": {"lr": 1e-3, "batch": 8, "steps": 60, "warmup": 5}}'
+def command(backbone: Path, dataset: Path, head: Path, out: Path, workers: int = 0) -> list[str]:
+    recipe = {"lr": 1e-3, "batch": 8, "steps": 60, "warmup": 5, "augment": workers > 0}
     options = {
         "spec": f"local-dir:{backbone}", "backbone": "tiny", "dataset": "shapes", "data": dataset, "head": head,
-        "method": method, "regimes": recipe, "out": out, "checkpoints": out / "checkpoints", "every": 20, "alpha": 0.01,
+        "method": "prt", "workers": workers, "regimes": json.dumps({"4": recipe}), "every": 20, "alpha": 0.01,
+        "out": out, "checkpoints": out / "checkpoints",
     }  # fmt: skip
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    return [sys.executable, "-c", seconds, "vision", "tune", *flags, "--seed", "0", "--seed", "1"]
+    return [sys.executable, "-c", OFTEN, "vision", "tune", *flags, "--seed", "0", "--seed", "1"]
 
 
 def weights(out: Path) -> dict[str, Tensor]:
@@ -191,6 +191,57 @@ def test_killed_at_random_moments(backbone: Path, dataset: Path, head: Path, tmp
         assert len(curves[0].splitlines()) == 5
     assert not [p for p in (tmp_path / "killed").rglob("*.part")]
     assert not list(checkpoints.rglob("*.safetensors"))
+
+
+def test_a_signal_to_all_processes(backbone: Path, dataset: Path, head: Path, tmp_path: Path) -> None:
+    """A cluster signals the workers, too: the run still writes its checkpoint, and goes on to the same weights."""
+    for name in ("whole", "killed"):
+        arguments = command(backbone, dataset, head, tmp_path / name, workers=2)
+        if name == "killed":
+            process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            while not list((tmp_path / name).rglob("[!.]*.safetensors")) and process.poll() is None:
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGTERM)
+            _, complaint = process.communicate()
+            assert process.returncode == 143
+            assert "stopped by a signal" in complaint
+            assert "Traceback" not in complaint
+        subprocess.run(arguments, check=True, stderr=subprocess.DEVNULL)
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_weights_that_are_not_finite_after_the_last_iteration(tmp_path: Path) -> None:
+    """A finite loss can have a gradient that is not: √u at u = 0."""
+    network = nn.Linear(1, 1)
+    with pytest.raises(InputError, match="the weights of test are not finite after the last iteration"):
+        fit(
+            network,
+            lambda x: (0 * network.weight).abs().sqrt().sum() + x,
+            lambda start: [torch.zeros(())],
+            Recipe(lr=1e-3, steps=1, warmup=0),
+            name="test",
+            checkpoint=tmp_path / "c.safetensors",
+            identity=0,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+BAD = [
+    ("optimizer", "sgd"),
+    ("precision", "fp8"),
+    ("batch", 0),
+    ("steps", "many"),
+    ("warmup", -1),
+    ("lr", -1.0),
+    ("clip", "x"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_bad_recipes(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=key):
+        Recipe(**{key: value})
 
 
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:

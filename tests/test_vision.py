@@ -244,6 +244,15 @@ def test_bad_tuning(prt: Prt, backbone: Path, dataset: Path, head: Path, tmp_pat
     refused("a file stands where a folder is needed", out=tmp_path / "file" / "out")
 
 
+def test_a_head_of_other_weights(head: Path, tmp_path: Path) -> None:
+    from prt.embedded.pretrain import pretrain
+
+    recipe = Recipe(lr=1e-3, batch=8, steps=1, warmup=0)
+    pretrain("rn12", "poor", recipe, 1, tmp_path / "other", tmp_path / "checkpoint")
+    with pytest.raises(InputError, match="is not a zero-shot head of"):
+        load_head(head, load_backbone(str(tmp_path / "other")))
+
+
 def test_an_image_of_any_mode(backbone: Path, tmp_path: Path) -> None:
     from prt.vision.datasets import decode
 

@@ -37,7 +37,7 @@ class Reward:
         the reward's device.
 
         Raises:
-            InputError: if the target or its head cannot be had, the head has other labels, or ``strength`` is infinite.
+            InputError: if target or head cannot be had, the head has other labels, or the strength is not finite.
         """
         if not math.isfinite(strength):
             raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
