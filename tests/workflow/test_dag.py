@@ -216,7 +216,7 @@ BAD = {
         alphas=[-0.1]
     ),
     "lacks 'seeds' in vision": lambda c: c["vision"].pop("seeds"),
-    f"vision.recipe.optimizer {KEY} is wrong: 'sgd'": lambda c: c["vision"]["recipe"].update(optimizer="sgd"),
+    f"unknown value of vision.recipe.optimizer {KEY} 'sgd'": lambda c: c["vision"]["recipe"].update(optimizer="sgd"),
     "a data set cannot be called 'figure2'": lambda c: c["vision"]["datasets"].update(
         figure2=c["vision"]["datasets"]["mnist"]
     ),
@@ -246,11 +246,11 @@ def test_an_unknown_target(finished: Path) -> None:
 def test_a_failing_job_says_why(small: Config, write: Callable[[Config], Path]) -> None:
     """One sentence of the command reaches the terminal, and nothing declared is left."""
     config = copy.deepcopy(small)
-    config["vision"]["datasets"]["digits"]["source"] = "embedded:numbers"
+    config["vision"]["datasets"]["digits"]["classes"] = ["even", "odd"]
     folder = write(config)
     done = snakemake(folder, "--show-failed-logs", "results/demo/vision/data/digits/manifest.json")
     assert done.returncode == 1
-    assert "prt: error: unknown embedded data set 'numbers'" in done.stdout
+    assert "prt: error: 'classes' has 2 names, but embedded:digits has 10 classes." in done.stdout
     assert not list((folder / "results" / "demo" / "vision").rglob("*.json"))
 
 
