@@ -109,7 +109,7 @@ def prepare(
 
 
 @vision.command()
-def head(spec: Spec, data: Data, out: Out) -> None:
+def head(spec: Spec, data: Data, out: Out, device: Device = "auto") -> None:
     """Make the zero-shot head of a backbone for a data set's class names and prompts."""
     _threads()
     from prt.vision.backbones import load_backbone
@@ -117,7 +117,9 @@ def head(spec: Spec, data: Data, out: Out) -> None:
     from prt.vision.head import make_head
 
     manifest = read_manifest(data)
-    make_head(load_backbone(spec), manifest.classes, manifest.templates, out)
+    loaded = load_backbone(spec)
+    loaded.clip.to(_device(device))
+    make_head(loaded, manifest.classes, manifest.templates, out)
 
 
 @vision.command()
@@ -156,7 +158,7 @@ def zero_shot(
     device: Device = "auto",
 ) -> None:
     """Head and score in one process, whose imports take longer than a small head."""
-    head(spec, data, head_file)
+    head(spec, data, head_file, device)
     score(spec, backbone, dataset, data, head_file, out, recipe, workers, device)
 
 

@@ -19,9 +19,9 @@ def zero_shot_head(backbone: Backbone, classes: list[str], templates: list[str])
     with torch.no_grad():
         for name in classes:
             tokens = backbone.tokenizer([template.replace("{}", name) for template in templates])
-            embeddings = backbone.clip.encode_text(tokens, normalize=True)
+            embeddings = backbone.clip.encode_text(tokens.to(backbone.clip.logit_scale.device), normalize=True)
             rows.append(F.normalize(embeddings.mean(0), dim=-1))
-    return torch.stack(rows)
+    return torch.stack(rows).cpu()
 
 
 def make_head(backbone: Backbone, classes: list[str], templates: list[str], out: Path) -> None:
