@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prt.errors import InputError
+from prt.files import read_tensors, write_tensors
 from prt.scores import Scores, check_same_examples, check_same_labels
 
 
@@ -44,7 +45,13 @@ def test_damaged_scores(tmp_path: Path) -> None:
     scores(values=torch.randn(4, 2)).save(path)
     with pytest.raises(InputError, match=r"has shape \(4, 2\), not \(4, 3\)"):
         Scores.load(path)
-    scores(values=torch.full((4, 3), float("nan"))).save(path)
+    broken = torch.full((4, 3), float("nan"))
+    with pytest.raises(InputError, match=r"hold NaN; use precision fp32"):
+        scores(values=broken).save(tmp_path / "none.safetensors")
+    assert not (tmp_path / "none.safetensors").exists()
+    scores().save(path)
+    tensors, header = read_tensors(path, "score file")
+    write_tensors(path, tensors | {"scores": broken}, header)
     with pytest.raises(InputError, match=r"holds NaN"):
         Scores.load(path)
     save_file(load_file(path), path)
