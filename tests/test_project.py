@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from prt.config import check
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -55,6 +57,13 @@ def test_links_in_the_documents_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_readme_s_own_configuration_is_accepted() -> None:
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block
+    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+    check(yaml.safe_load(block[1]), schema)
 
 
 def test_no_pickle() -> None:
