@@ -31,6 +31,9 @@ Out = Annotated[Path, typer.Option(help="What to write.")]
 Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_clip, or local-dir:FOLDER.")]
 Data = Annotated[Path, typer.Option(help="Folder of a prepared data set.")]
 Head = Annotated[Path, typer.Option(help="File of a zero-shot head.")]
+BackboneName = Annotated[str, typer.Option(help="The backbone's name in the tables.")]
+DatasetName = Annotated[str, typer.Option(help="The data set's name in the tables.")]
+ScoresOut = Annotated[Path, typer.Option(help="Folder for validation.safetensors and test.safetensors.")]
 RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: none beside this one.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
@@ -125,11 +128,11 @@ def head(spec: Spec, data: Data, out: Out, device: Device = "auto") -> None:
 @vision.command()
 def score(
     spec: Spec,
-    backbone: Annotated[str, typer.Option(help="The backbone's name in the tables.")],
-    dataset: Annotated[str, typer.Option(help="The data set's name in the tables.")],
+    backbone: BackboneName,
+    dataset: DatasetName,
     data: Data,
     head: Head,
-    out: Annotated[Path, typer.Option(help="Folder for validation.safetensors and test.safetensors.")],
+    out: ScoresOut,
     recipe: RecipeJson = "{}",
     workers: Workers = 0,
     device: Device = "auto",
@@ -142,17 +145,18 @@ def score(
     how = _recipe(_json(recipe, "--recipe", RECIPE))
     tuner = Tuner(spec, head, read_manifest(data), _device(device), workers)
     for split in ("validation", "test"):
-        tuner.pretrained_scores(backbone, dataset, split, how).save(out / f"{split}.safetensors")
+        facts = {"backbone": backbone, "dataset": dataset, "method": "pretrained", "kind": "log_probs"}
+        tuner.scores(tuner.reference(split, how), split, **facts).save(out / f"{split}.safetensors")
 
 
 @vision.command()
 def zero_shot(
     spec: Spec,
-    backbone: Annotated[str, typer.Option(help="The backbone's name in the tables.")],
-    dataset: Annotated[str, typer.Option(help="The data set's name in the tables.")],
+    backbone: BackboneName,
+    dataset: DatasetName,
     data: Data,
     head_file: Annotated[Path, typer.Option("--head", help="Zero-shot head to write.")],
-    out: Annotated[Path, typer.Option(help="Folder for validation.safetensors and test.safetensors.")],
+    out: ScoresOut,
     recipe: RecipeJson = "{}",
     workers: Workers = 0,
     device: Device = "auto",
@@ -165,8 +169,8 @@ def zero_shot(
 @vision.command()
 def tune(
     spec: Spec,
-    backbone: Annotated[str, typer.Option(help="The backbone's name in the tables.")],
-    dataset: Annotated[str, typer.Option(help="The data set's name in the tables.")],
+    backbone: BackboneName,
+    dataset: DatasetName,
     data: Data,
     head: Head,
     method: Annotated[str, typer.Option(help="ft (fine-tune) or prt (tune a reward).")],

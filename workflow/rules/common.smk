@@ -54,11 +54,8 @@ def backbone_files(wildcards):
     """What must be made before a backbone can be loaded."""
     if not is_embedded(wildcards.backbone):
         entry = BACKBONES[wildcards.backbone]["spec"]
-        model, _, file = entry.partition("/")
-        own = [
-            entry.removeprefix("local-dir:") if entry.startswith("local-dir:") else file
-        ]
-        return [path for path in own if Path(path).exists()]
+        own = (entry.removeprefix("local-dir:"), entry.partition("/")[2])
+        return [path for path in own if path and Path(path).exists()]
     return f"{TOP}/backbones/{wildcards.backbone}/open_clip_config.json"
 
 

@@ -62,6 +62,6 @@ def score(classifier: Classifier, batches: Iterator[Tensor], total: int, recipe:
     with progress(name, total, "image") as bar:
         for images in batches:
             with recipe.autocast(device):
-                rows.append(classifier(images.to(device, non_blocking=True)).cpu())
+                rows.append(classifier(images.to(device)).cpu())
             bar.update(len(images))
     return torch.cat(rows)

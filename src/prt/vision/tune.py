@@ -97,18 +97,15 @@ class Tuner:
             self._references[key] = combine.log_probs(self.score(self.pretrained, split, recipe))
         return self._references[key]
 
-    def pretrained_scores(self, backbone: str, dataset: str, split: str, recipe: Recipe) -> Scores:
-        """The pretrained model's scores of a split."""
+    def scores(self, values: Tensor, split: str, **facts: Any) -> Scores:
+        """``values`` (N, L) of a split as scores; ``facts`` say of which model."""
         return Scores(
-            values=self.reference(split, recipe),
+            values=values,
             labels=torch.from_numpy(self.splits[split].labels),
-            kind="log_probs",
-            backbone=backbone,
-            method="pretrained",
-            dataset=dataset,
             fingerprint=self.data.fingerprint,
             split=split,
             classes=self.data.classes,
+            **facts,
         )
 
     def batches(
@@ -176,7 +173,7 @@ class Tuner:
             return {"prt": accuracy(tuned, truth), "reward": accuracy(outputs, truth)}
 
         torch.manual_seed(seed)
-        identity = [self.data.fingerprint, self.head["sha256"], self.head["weights"], method, alpha, shots, seed]
+        identity = [self.data.fingerprint, self.head["sha256"], method, alpha, shots, seed]
         curve = fit(
             network,
             loss,
@@ -247,16 +244,11 @@ def tune(
             }
             for split in ("validation", "test"):
                 logits = tuner.score(network, split, recipe)
-                Scores(
-                    values=combine.log_probs(logits) if method == "ft" else logits,
-                    labels=torch.from_numpy(tuner.splits[split].labels),
-                    kind="log_probs" if method == "ft" else "reward",
-                    fingerprint=data.fingerprint,
-                    split=split,
-                    classes=data.classes,
-                    alpha=alpha if method == "prt" else None,
-                    **facts,
-                ).save(folder / f"{split}.safetensors")
+                if method == "ft":
+                    scores = tuner.scores(combine.log_probs(logits), split, kind="log_probs", **facts)
+                else:
+                    scores = tuner.scores(logits, split, kind="reward", alpha=alpha, **facts)
+                scores.save(folder / f"{split}.safetensors")
             columns = ["iteration", "ft"] if method == "ft" else ["iteration", "prt", "reward"]
             text = io.StringIO()
             writer = csv.DictWriter(text, columns, lineterminator="\n")
