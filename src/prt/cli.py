@@ -167,6 +167,26 @@ def zero_shot(
 
 
 @vision.command()
+def score_rewards(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of tuned rewards, as …/SHOTS/SEED.")],
+    dataset: DatasetName,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for SHOTS/SEED/validation.safetensors and test.safetensors.")],
+    workers: Workers = 0,
+    device: Device = "auto",
+) -> None:
+    """Score rewards on a data set that they were not tuned on; it has the same labels."""
+    _threads()
+    from prt.vision.datasets import read_manifest
+    from prt.vision.predict import score_reward
+
+    manifest, on = read_manifest(data), _device(device)
+    for run in runs:
+        place = out / run.parent.name / run.name
+        score_reward(run, dataset=dataset, data=manifest, out=place, device=on, workers=workers)
+
+
+@vision.command()
 def tune(
     spec: Spec,
     backbone: BackboneName,
@@ -180,6 +200,7 @@ def tune(
     checkpoints: Annotated[Path, typer.Option(help="Folder to resume from.")],
     alpha: Annotated[float, typer.Option(help="Weight of entropy maximisation (eq. 12), for prt.")] = 0.0,
     every: Annotated[int, typer.Option(min=0, help="Iterations between evaluations of the curve; 0: none.")] = 0,
+    initial: Annotated[Path | None, typer.Option(help="Folder whose SHOTS/SEED are tuned further.")] = None,
     workers: Workers = 0,
     device: Device = "auto",
 ) -> None:
@@ -204,6 +225,7 @@ def tune(
         device=_device(device),
         workers=workers,
         every=every,
+        initial=initial,
     )
 
 

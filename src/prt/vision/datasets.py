@@ -58,8 +58,8 @@ def prepare(
     """Make ``out`` from ``source``.
 
     Args:
-        source: ``embedded:NAME`` (digits, mnist), ``folder:PATH``, ``torchvision:CLASS`` or
-            ``huggingface:REPOSITORY``.
+        source: ``embedded:NAME`` (digits, mnist), ``folder:PATH``, ``torchvision:CLASS``,
+            ``huggingface:REPOSITORY`` or ``noise:STD:FOLDER`` (a prepared data set with noise on its pixels).
         root: where downloads are kept.
         classes: names for the prompts, in label order; default: the source's own.
         templates: prompts with ``{}`` for the class name.
@@ -74,6 +74,7 @@ def prepare(
         "folder": _folder,
         "torchvision": _torchvision,
         "huggingface": _huggingface,
+        "noise": _noise,
     }
     kind, _, name = source.partition(":")
     known(kind, known_kinds, "kind of data set source")
@@ -231,6 +232,35 @@ def _huggingface(name: str, root: Path) -> Found:
     if isinstance(features[label], datasets.ClassLabel):
         return list(features[label].names), parts
     return [str(c) for c in range(max(max(p.labels) for p in parts.values()) + 1)], parts
+
+
+def _noise(name: str, _root: Path) -> Found:
+    """``STD:FOLDER``: the prepared data set FOLDER with Gaussian noise on its pixels, as in Table 5.
+
+    The noise has standard deviation STD on a scale where pixels lie between 0 and 1, is drawn at the images' own
+    size, once, with a fixed seed, and what leaves the scale is clipped.
+    """
+    text, _, folder = name.partition(":")
+    try:
+        std = float(text)
+    except ValueError:
+        std = -1.0
+    if not 0 < std < float("inf"):
+        raise InputError(f"the noise is '{text}', but its standard deviation must be a number above 0, as 0.1 is.")
+    manifest = read_manifest(Path(folder))
+
+    def part(number: int, split: str) -> Part:
+        images = Images(manifest, split)
+
+        def read(i: int) -> tuple[bytes, str]:
+            pixels = np.asarray(images.picture(i)) / 255
+            noisy = pixels + np.random.default_rng([SPLIT_SEED, number, i]).normal(0, std, pixels.shape)
+            picture = Image.fromarray((255 * noisy.clip(0, 1)).round().astype(np.uint8))
+            return _png(picture), f"{images.path}[{i}]"
+
+        return Part(images.labels.tolist(), read)
+
+    return manifest.classes, {split: part(number, split) for number, split in enumerate(SPLITS)}
 
 
 def _all_splits(names: list[str], parts: dict[str, Part], validation: float, test: float) -> dict[str, Part]:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from prt import combine, reward
 from prt.errors import InputError
-from prt.scores import check_same_labels
+from prt.scores import Scores, check_same_labels
+from prt.training import Recipe
 from prt.vision.backbones import Backbone, Classifier, build_tower, load_backbone, preprocess
-from prt.vision.datasets import decode
+from prt.vision.datasets import Images, Manifest, decode
 from prt.vision.head import load_head, zero_shot_head
-from prt.vision.score import BATCH
+from prt.vision.score import BATCH, frozen, prepared, score
 
 
 @dataclass(frozen=True)
@@ -124,3 +125,32 @@ def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Rewar
         ) from error
     reward.load_weights(network, weights, folder / reward.WEIGHTS)
     return Reward(network.eval().to(device), manifest)
+
+
+def score_reward(folder: Path, *, dataset: str, data: Manifest, out: Path, device: torch.device, workers: int) -> None:
+    """Score a reward on the validation and test splits of any data set with its labels, called ``dataset``.
+
+    Raises:
+        InputError: if the folder is no whole vision reward, or its labels are not the data set's.
+    """
+    loaded = load_reward(folder, device)
+    manifest, cfg = loaded.manifest, loaded.manifest["backbone"]["preprocess_cfg"]
+    check_same_labels(loaded.classes, data.classes, f"the reward {folder}", f"the data set {data.folder}")
+    classifier, recipe = frozen(loaded.classifier), Recipe(**manifest["recipe"])
+    for split in ("validation", "test"):
+        images = Images(data, split)
+        values = score(classifier, prepared(images, cfg, workers), len(images), recipe, f"score {split}")
+        Scores(
+            values=values,
+            labels=torch.from_numpy(images.labels),
+            kind="reward",
+            backbone=manifest["backbone"]["name"],
+            method="prt",
+            dataset=dataset,
+            fingerprint=data.fingerprint,
+            split=split,
+            classes=data.classes,
+            shots=manifest["shots"],
+            seed=manifest["seed"],
+            alpha=manifest["alpha"],
+        ).save(out / f"{split}.safetensors")

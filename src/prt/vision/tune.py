@@ -136,9 +136,20 @@ class Tuner:
         return plain
 
     def run(
-        self, name: str, method: str, alpha: float, shots: str, seed: int, recipe: Recipe, checkpoint: Path, every: int
+        self,
+        name: str,
+        method: str,
+        alpha: float,
+        shots: str,
+        seed: int,
+        recipe: Recipe,
+        checkpoint: Path,
+        every: int,
+        initial: Path | None = None,
     ) -> tuple[Classifier, list[dict[str, float]]]:
         """Tune once. Algorithm 1: θ starts as the pretrained weights; v = log π_pt(x) + r(x; θ); only θ learns.
+
+        ``initial``: a tuned run whose weights θ starts as instead (Table 5).
 
         With deterministic input log π_pt is computed once and kept; with augmentation the frozen network sees the
         same augmented images.
@@ -147,8 +158,16 @@ class Tuner:
         for split, often in (("train", not recipe.augment), ("test", every > 0)):
             if often:
                 self.pixels(split)
-        network = copy.deepcopy(self.pretrained).requires_grad_(False)
-        network.tower.requires_grad_(True)
+        network = copy.deepcopy(self.pretrained)
+        identity = [self.data.fingerprint, self.head["sha256"], method, alpha, shots, seed]
+        if initial is not None:
+            manifest = reward.read_manifest(initial)
+            if manifest["method"] != method:
+                raise InputError(f"{initial} holds a run of method {manifest['method']}; go on from one of {method}.")
+            check_same_labels(manifest["classes"], self.data.classes, f"the run {initial}", str(self.data.folder))
+            reward.load_weights(network, reward.read_weights(initial, manifest), initial / reward.WEIGHTS)
+            identity.append(manifest["weights_sha256"])
+        network.requires_grad_(False).tower.requires_grad_(True)
         cached = self.reference("train", recipe) if method == "prt" and not recipe.augment else None
         live = frozen(self.pretrained) if method == "prt" and recipe.augment else None
 
@@ -173,7 +192,6 @@ class Tuner:
             return {"prt": accuracy(tuned, truth), "reward": accuracy(outputs, truth)}
 
         torch.manual_seed(seed)
-        identity = [self.data.fingerprint, self.head["sha256"], method, alpha, shots, seed]
         curve = fit(
             network,
             loss,
@@ -209,6 +227,7 @@ def tune(
     device: torch.device,
     workers: int,
     every: int = 0,
+    initial: Path | None = None,
 ) -> None:
     """Tune every regime × seed, and write each to ``out/SHOTS/SEED``: weights, manifest, curve and scores.
 
@@ -217,6 +236,7 @@ def tune(
         method: ``ft`` or ``prt``; ``alpha`` is the latter's weight of entropy maximisation.
         regimes: recipe of each number of shots ('full': all training images).
         every: iterations between evaluations of the curve, 0 for none.
+        initial: folder of SHOTS/SEED whose runs are tuned further; without, every run starts as the pretrained model.
 
     Raises:
         InputError: for negative alpha, too few images of a class, a loss that is not finite, …
@@ -232,7 +252,8 @@ def tune(
         for seed in seeds:
             name = f"{method} α={alpha:g} {backbone} {dataset} {shots}/{seed}"
             checkpoint = checkpoints / shots / f"{seed}.safetensors"
-            network, curve = tuner.run(name, method, alpha, shots, seed, recipe, checkpoint, every)
+            start = initial and initial / shots / str(seed)
+            network, curve = tuner.run(name, method, alpha, shots, seed, recipe, checkpoint, every, start)
             folder = out / shots / str(seed)
             remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
             facts: dict[str, Any] = {
@@ -269,6 +290,7 @@ def tune(
                     "templates": tuner.head["templates"],
                     "recipe": asdict(recipe),
                     "head_sha256": tuner.head["sha256"],
+                    "initial_sha256": start and reward.read_manifest(start)["weights_sha256"],
                 },
             )
     for shots in regimes:
