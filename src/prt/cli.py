@@ -408,7 +408,10 @@ def _device(name: str) -> "torch.device":
     if device is None or device.type not in ("cpu", "cuda"):
         raise InputError(f"--device is '{name}', but must be cpu, cuda, cuda:NUMBER or auto.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"this machine has no GPU that torch can use as --device {name}; write auto or cpu.")
+        raise InputError(
+            f"this machine has no GPU that torch can use as --device {name}; run on one that has, or write cpu "
+            "(in the pipeline: --set-resources RULE:gpu=0 RULE:device=cpu)."
+        )
     return device
 
 

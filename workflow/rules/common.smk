@@ -71,9 +71,19 @@ def gpus(wildcards):
     return 0 if is_embedded(wildcards.backbone) else 1
 
 
+def device(wildcards):
+    """What a job on this backbone computes on. It never falls back from a GPU to a CPU by itself."""
+    return "cuda" if gpus(wildcards) else "cpu"
+
+
 def cores(wildcards):
-    """CPU cores of a job on this backbone."""
-    return 1 if is_embedded(wildcards.backbone) else 8
+    """CPU cores of a job on this backbone: more than one where there is a GPU to be kept busy."""
+    return 8 if gpus(wildcards) else 1
+
+
+def growing(amount):
+    """A resource that grows with each attempt, so that a job killed for want of it succeeds when it is tried again."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def workers(wildcards, threads):

@@ -17,11 +17,13 @@ rule figure2:
         f"{LOGS}/figures/figure2.log",
     benchmark:
         f"{COSTS}/figures/figure2.tsv"
+    group:
+        "tables"
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         panels=as_json(VISION["panels"]),
         out=subpath(output[0], strip_suffix=".png"),
@@ -40,11 +42,13 @@ rule curves:
         f"{LOGS}/curves.log",
     benchmark:
         f"{COSTS}/curves.tsv"
+    group:
+        "tables"
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         runs=figure6_runs(""),
     shell:
@@ -65,11 +69,13 @@ rule figure6a:
         f"{LOGS}/figures/figure6a.log",
     benchmark:
         f"{COSTS}/figures/figure6a.tsv"
+    group:
+        "tables"
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         out=subpath(output[0], strip_suffix=".png"),
     shell:
@@ -91,11 +97,13 @@ rule figure6b:
         f"{LOGS}/figures/figure6b.log",
     benchmark:
         f"{COSTS}/figures/figure6b.tsv"
+    group:
+        "tables"
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         select=selection("figure6"),
         out=subpath(output[0], strip_suffix=".png"),
@@ -125,11 +133,13 @@ rule table7:
         f"{LOGS}/figures/table7.log",
     benchmark:
         f"{COSTS}/figures/table7.tsv"
+    group:
+        "tables"
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         select=selection("table7"),
         out=subpath(output[0], strip_suffix=".png"),
@@ -152,11 +162,13 @@ rule strength:
         f"{LOGS}/figures/strength.log",
     benchmark:
         f"{COSTS}/figures/strength.tsv"
+    group:
+        "tables"
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         out=subpath(output[0], strip_suffix=".png"),
     shell:

@@ -16,8 +16,8 @@ rule pretrain:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         entry=lambda wc: BACKBONES[wc.backbone],
         recipe=lambda wc: as_json(BACKBONES[wc.backbone]["recipe"]),
@@ -43,8 +43,8 @@ rule prepare:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         entry=lambda wc: {
             key: value for key, value in DATASETS[wc.dataset].items() if key != "shots"
@@ -79,9 +79,10 @@ rule zero_shot:
         "../../environment.yml"
     threads: cores
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
         gpu=gpus,
+        device=device,
     params:
         spec=spec,
         data=subpath(input.data, parent=True),
@@ -97,7 +98,7 @@ rule zero_shot:
     shell:
         "prt vision zero-shot --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
         "--data {params.data} --head {output.head} --recipe {params.recipe:q} --out {params.out} "
-        "--workers {params.workers} 2> {log}"
+        "--workers {params.workers} --device {resources.device} 2> {log}"
 
 
 # Fine-tuning (run ft) and reward tuning (run prt_ALPHA), with the scores of the result.
@@ -130,9 +131,10 @@ rule tune:
         "../../environment.yml"
     threads: cores
     resources:
-        mem_mb=32000,
-        runtime=240,
+        mem_mb=growing(32000),
+        runtime=growing(240),
         gpu=gpus,
+        device=device,
     params:
         spec=spec,
         data=subpath(input.data, parent=True),
@@ -148,7 +150,7 @@ rule tune:
         "prt vision tune --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
         "--data {params.data} --head {input.head} --method {params.method} --alpha {params.alpha} "
         "--regimes {params.regimes:q} {params.seeds} --every {params.every} --out {params.out} "
-        "--checkpoints {params.checkpoints} --workers {params.workers} 2> {log}"
+        "--checkpoints {params.checkpoints} --workers {params.workers} --device {resources.device} 2> {log}"
 
 
 # All cells of the transfer tables of one data set, from the cached scores alone.
@@ -168,8 +170,8 @@ rule transfer:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=growing(8000),
+        runtime=growing(30),
     params:
         pairs=lambda wc: [
             f"--pair {source}:{target}" for source, target in pairs(wc.dataset)
@@ -201,11 +203,13 @@ rule collect:
         f"{COSTS}/collect/{{table}}.tsv"
     wildcard_constraints:
         table="transfer|summary|comparison|theory",
+    group:
+        "tables"
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     shell:
         "prt collect {input} --out {output} 2> {log}"
 
