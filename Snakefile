@@ -22,6 +22,7 @@ rule all:
         f"{FIGURES}/figure6b.pdf",
         f"{FIGURES}/table7.pdf",
         f"{FIGURES}/strength.pdf",
+        configured_items(),
     localrule: True
 
 
@@ -29,8 +30,25 @@ onstart:
     write_configuration()
 
 
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/vision.smk"
 include: "workflow/rules/paper.smk"
+
+
+# What a configuration may leave out.
+if "ledger" in VISION:
+
+    include: "workflow/rules/ledger.smk"
+
+
+if "table5" in VISION:
+
+    include: "workflow/rules/noise.smk"
+
+
+if "costs" in VISION:
+
+    include: "workflow/rules/costs.smk"
 
 
 # `snakemake DATASET` makes or completes what belongs to one data set.

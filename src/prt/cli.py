@@ -39,6 +39,11 @@ Workers = Annotated[int, typer.Option(min=0, help="Processes that decode images;
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
 
 # What options in JSON must hold, as JSON Schema.
+NAMES = {
+    "description": 'a JSON object such as {"rn50": "RN50 (OpenAI)"}',
+    "type": "object",
+    "additionalProperties": {"type": "string"},
+}
 STRINGS = {"description": "a JSON list of strings", "type": "array", "items": {"type": "string"}}
 RECIPE = {"description": 'a JSON object such as {"steps": 500}', "type": "object"}
 REGIMES = {
@@ -253,6 +258,55 @@ def transfer(
 
 
 @app.command()
+def noise(
+    pretrained: Annotated[list[Path], typer.Option(help="Score file of a target, clean or noisy; once for each.")],
+    untuned: Annotated[list[Path], typer.Option(help="Score file of the reward tuned on clean images; the same.")],
+    tuned: Annotated[list[Path], typer.Option(help="Score file of the reward tuned further on noise; the same.")],
+    out: Out,
+) -> None:
+    """Compute Table 5 from cached scores."""
+    from prt.files import write_text
+    from prt.noise import noise_table
+
+    table = noise_table(pretrained, untuned, tuned)
+    write_text(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+
+
+@app.command()
+def ledger(
+    scores: Annotated[list[Path], typer.Argument(help="Score files of pretrained backbones on a test split.")],
+    published: Annotated[Path, typer.Option(help="Table of published zero-shot accuracies.")],
+    out: Out,
+    tolerance: Annotated[float, typer.Option(min=0, help="Greatest difference that agrees, as a share of 1.")] = 0.02,
+    beyond: Annotated[str, typer.Option(help="stop or warn.")] = "stop",
+) -> None:
+    """Compare zero-shot accuracies with published ones, before anything is trained."""
+    from prt import published as numbers
+    from prt.files import write_text
+
+    table = numbers.ledger(scores, published, tolerance, beyond)
+    write_text(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+
+
+@app.command()
+def beside(
+    paper: Annotated[Path, typer.Option(help="The paper's numbers.")],
+    costs: Annotated[list[Path], typer.Option(help="Our Table 1 or 2; once for each.")],
+    noise: Annotated[Path, typer.Option(help="Our Table 5.")],
+    theory: Annotated[Path, typer.Option(help="Our Table 7.")],
+    clean: Annotated[str, typer.Option(help="Table 5's data set without noise.")],
+    names: Annotated[str, typer.Option(help="JSON: our backbones' names → the paper's.")],
+    out: Out,
+) -> None:
+    """Put our Tables 1, 2, 5 and 7 beside the paper's numbers."""
+    from prt import published
+    from prt.files import write_text
+
+    table = published.beside(paper, _json(names, "--names", NAMES), costs, noise, theory, clean)
+    write_text(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+
+
+@app.command()
 def collect(
     tables: Annotated[list[Path], typer.Argument(help="CSV files with the same columns.")],
     out: Out,
@@ -295,7 +349,10 @@ def curves(
 @app.command()
 def figure(
     name: Annotated[
-        str, typer.Argument(help="transfer-bars, entropy-curves, entropy-transfer, strength or theory-table.")
+        str,
+        typer.Argument(
+            help="transfer-bars, entropy-curves, entropy-transfer, strength, theory-table, noise-table, ledger or beside."
+        ),
     ],
     table: Annotated[Path, typer.Option(help="Tidy table to draw.")],
     out: Annotated[Path, typer.Option(help="Name of the pictures and their CSV, without its ending.")],
@@ -310,6 +367,9 @@ def figure(
     curves = [*place, "alpha", "iteration", "method", "metric", "value"]
     summary = [*place, "target", "method", "alpha", "strength", "metric", "value", "low", "high"]
     theory = [*place, "target", "alpha", "seed", "epsilon", "C", "bound"]
+    noise = ["dataset", "source", "target", "reward", "metric", "value", "low", "high"]
+    zero_shot = ["dataset", "backbone", "metric", "ours", "low", "high", "published", "tolerance", "verdict"]
+    numbers = ["item", "source", "target", "method", "quantity", "paper", "ours", "our_source", "our_target", "unit"]
     # Module and function of each, and the columns that it needs.
     drawings = {
         "transfer-bars": ("transfer_bars", "draw", summary),
@@ -317,6 +377,9 @@ def figure(
         "entropy-transfer": ("entropy", "draw_transfer", summary),
         "strength": ("strength", "draw", summary),
         "theory-table": ("theory_table", "draw", theory),
+        "noise-table": ("noise_table", "draw", noise),
+        "ledger": ("ledger", "draw", zero_shot),
+        "beside": ("beside", "draw", numbers),
     }
     known(name, drawings, "figure")
     from prt.tables import read_table

@@ -26,10 +26,23 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
         kind, _, name = dataset["source"].partition(":")
         if kind == "embedded":
             known(name, EMBEDDED, "embedded data set")
-    for panel in [*vision["panels"], vision["figure6"], vision["table7"]]:
+    items = [item for item in ("figure6", "table5", "table7") if item in vision]
+    for panel in [*vision["panels"], *(vision[item] for item in items)]:
         for name in (panel["source"], *panel["targets"]):
             known(name, backbones, "backbone")
-    for item in ("figure6", "table7"):
+    costs = vision.get("costs", {})
+    for name in [*costs.get("training", []), *sum(costs.get("inference", []), [])]:
+        known(name, backbones, "backbone of costs")
+    for name in vision.get("figure12", []):
+        known(name, datasets, "data set of figure12")
+    if set(vision.get("figure12", [])) == set(datasets):
+        raise InputError("figure12 names all data sets, and leaves none for Figure 2: take one out, or figure12.")
+    if "table5" in vision and f"{vision['table5']['dataset']}-noise" in datasets:
+        raise InputError(
+            f"a data set cannot be called '{vision['table5']['dataset']}-noise', as table5's noisy images are; "
+            "choose another name."
+        )
+    for item in items:
         known(vision[item]["dataset"], datasets, f"data set of {item}")
         known(vision[item]["shots"], datasets[vision[item]["dataset"]]["shots"], f"number of shots of {item}")
 
@@ -40,7 +53,7 @@ def _shots_as_text(config: Any) -> None:
         vision = config["vision"]
         for dataset in vision["datasets"].values():
             dataset["shots"] = {str(shots): recipe for shots, recipe in dataset["shots"].items()}
-        for item in (vision["figure6"], vision["table7"]):
+        for item in (vision[name] for name in ("figure6", "table5", "table7") if name in vision):
             item["shots"] = str(item["shots"])
     except (KeyError, TypeError, AttributeError):
         return  # the schema tells what is missing or of the wrong kind

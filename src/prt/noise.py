@@ -13,7 +13,6 @@ from prt.errors import InputError
 from prt.scores import Scores, check_same_examples
 from prt.transfer import METRICS
 
-
 COLUMNS = ["dataset", "shots", "source", "target", "reward", "metric", "value", "std", "low", "high", "seeds", "n"]
 
 

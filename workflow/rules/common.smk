@@ -1,5 +1,6 @@
 # Needs: the configuration. Makes: nothing; checks the configuration and answers questions about it.
 import json
+import re
 from operator import attrgetter
 from pathlib import Path
 
@@ -29,6 +30,18 @@ LOGS = f"results/{EXPERIMENT}/logs/vision"
 COSTS = f"results/{EXPERIMENT}/benchmarks/vision"
 VISION = config["vision"]
 DATASETS, BACKBONES, SEEDS = VISION["datasets"], VISION["backbones"], VISION["seeds"]
+DOWNLOADS = VISION.get("downloads", "downloads")
+# What tuning makes for each seed.
+SCORES = ["validation.safetensors", "test.safetensors"]
+TUNED = ["manifest.json", "weights.safetensors", "curve.csv", *SCORES]
+# Everything that is prepared: the data sets, and the noisy copy of Table 5's.
+ENTRIES = dict(DATASETS)
+if "table5" in VISION:
+    CLEAN = VISION["table5"]["dataset"]
+    NOISY = f"{CLEAN}-noise"
+    ENTRIES[NOISY] = {
+        "source": f"noise:{VISION['table5']['noise']:g}:{TOP}/data/{CLEAN}"
+    }
 
 
 wildcard_constraints:
@@ -50,20 +63,71 @@ def is_embedded(backbone):
     return "spec" not in BACKBONES[backbone]
 
 
+def fetched_folder(backbone):
+    """Where the weights of an open_clip tag are kept, or None for a backbone that has its own files."""
+    entry = BACKBONES[backbone].get("spec", "local-dir:")
+    if entry.startswith("local-dir:") or Path(entry.partition("/")[2]).exists():
+        return None
+    return f"{DOWNLOADS}/backbones/{slug(entry)}"
+
+
 def backbone_files(wildcards):
-    """What must be made before a backbone can be loaded."""
-    if not is_embedded(wildcards.backbone):
-        entry = BACKBONES[wildcards.backbone]["spec"]
-        own = (entry.removeprefix("local-dir:"), entry.partition("/")[2])
-        return [path for path in own if path and Path(path).exists()]
-    return f"{TOP}/backbones/{wildcards.backbone}/open_clip_config.json"
+    """What must be made or fetched before a backbone can be loaded."""
+    if is_embedded(wildcards.backbone):
+        return f"{TOP}/backbones/{wildcards.backbone}/open_clip_config.json"
+    folder = fetched_folder(wildcards.backbone)
+    if folder:
+        return f"{folder}/open_clip_config.json"
+    entry = BACKBONES[wildcards.backbone]["spec"]
+    own = (entry.removeprefix("local-dir:"), entry.partition("/")[2])
+    return [path for path in own if path and Path(path).exists()]
 
 
 def spec(wildcards):
     """How the command line names a backbone."""
-    if not is_embedded(wildcards.backbone):
-        return BACKBONES[wildcards.backbone]["spec"]
-    return f"local-dir:{TOP}/backbones/{wildcards.backbone}"
+    if is_embedded(wildcards.backbone):
+        return f"local-dir:{TOP}/backbones/{wildcards.backbone}"
+    folder = fetched_folder(wildcards.backbone)
+    return f"local-dir:{folder}" if folder else BACKBONES[wildcards.backbone]["spec"]
+
+
+def slug(text):
+    """A source's or a tag's name as a file's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", text)
+
+
+def receipt(dataset):
+    """The file that says that a data set's source is fetched; none for a source that is at hand."""
+    source = ENTRIES[dataset]["source"]
+    kind, _, name = source.partition(":")
+    at_hand = kind in ("embedded", "folder", "noise") or Path(name).exists()
+    return [] if at_hand else f"{DOWNLOADS}/{slug(source)}.json"
+
+
+def unslug(name, texts):
+    """The text whose :func:`slug` this is."""
+    return next(text for text in texts if slug(text) == name)
+
+
+def data_files(wildcards):
+    """What must be made or fetched before a data set can be prepared."""
+    if ENTRIES[wildcards.dataset]["source"].startswith("noise:"):
+        return f"{TOP}/data/{CLEAN}/manifest.json"
+    return receipt(wildcards.dataset)
+
+
+def used_backbones():
+    """The backbones that the configuration's items need."""
+    return list(dict.fromkeys(b for dataset in DATASETS for b in backbones_of(dataset)))
+
+
+def everything_fetched():
+    """All that must be downloaded before the experiment can run without a network."""
+    folders = [fetched_folder(backbone) for backbone in used_backbones()]
+    return [
+        *(f"{folder}/open_clip_config.json" for folder in folders if folder),
+        *filter(None, map(receipt, DATASETS)),
+    ]
 
 
 def gpus(wildcards):
@@ -93,7 +157,7 @@ def workers(wildcards, threads):
 
 def state(wildcards):
     """Names, sizes and times of a user's own image folder: where they change, what hangs on them is made again."""
-    kind, _, folder = DATASETS[wildcards.dataset]["source"].partition(":")
+    kind, _, folder = ENTRIES[wildcards.dataset]["source"].partition(":")
     if kind != "folder":
         return ""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
@@ -102,12 +166,24 @@ def state(wildcards):
     )
 
 
+def scoring_recipe():
+    """What of the recipe scoring needs: the precision."""
+    return as_json({k: v for k, v in VISION["recipe"].items() if k == "precision"})
+
+
 def regimes(wildcards):
     """The recipe of a run, under its number of shots."""
     return {
         wildcards.shots: VISION["recipe"]
         | DATASETS[wildcards.dataset]["shots"][wildcards.shots]
     }
+
+
+def retuning(wildcards):
+    """The recipe of tuning a reward further on noise, under its number of shots."""
+    item = VISION["table5"]
+    clean = VISION["recipe"] | DATASETS[CLEAN]["shots"][wildcards.shots]
+    return {wildcards.shots: clean | item["recipe"]}
 
 
 def is_figure6(wildcards):
@@ -121,13 +197,10 @@ def is_figure6(wildcards):
     )
 
 
-def per_seed(pattern):
-    """A pattern with {seed}: one job for each seed, or, where runs take seconds, one job for all."""
-    return (
-        expand(pattern, seed=SEEDS, allow_missing=True)
-        if VISION.get("seeds_in_one_job")
-        else pattern
-    )
+def per_seed(folder, files):
+    """``files`` in ``folder``/{seed}: one job for each seed, or, where runs take seconds, one job for all."""
+    seeds = SEEDS if VISION.get("seeds_in_one_job") else ["{seed}"]
+    return [f"{folder}/{seed}/{file}" for seed in seeds for file in files]
 
 
 def per_seed_name(stem, ending):
@@ -145,10 +218,14 @@ def seeds(wildcards):
 
 
 def pairs(dataset):
-    """(source, target) of every transfer on a data set: the panels', and Figure 6's and Table 7's on theirs."""
+    """(source, target) of every transfer on a data set: the panels', and those of other items on theirs."""
     panels = [
         *VISION["panels"],
-        *(VISION[i] for i in ("figure6", "table7") if VISION[i]["dataset"] == dataset),
+        *(
+            VISION[item]
+            for item in ("figure6", "table5", "table7")
+            if item in VISION and VISION[item]["dataset"] == dataset
+        ),
     ]
     return list(
         dict.fromkeys(
@@ -178,7 +255,7 @@ def score_files(wildcards):
     tuned = runs(wildcards.dataset)
     return [
         f"{TOP}/scores/{wildcards.dataset}/{b}/{wildcards.split}.safetensors"
-        for b in dict.fromkeys(b for b, _, _ in tuned)
+        for b in backbones_of(wildcards.dataset)
     ] + [
         f"{TOP}/tuned/{wildcards.dataset}/{b}/{run}/{shots}/{seed}/{wildcards.split}.safetensors"
         for b, run, shots in tuned
@@ -203,10 +280,86 @@ def selection(item):
     )
 
 
+def checked(wildcards):
+    """The ledger of a data set, where there is one: its zero-shot accuracies are right before anything is tuned."""
+    return f"{TOP}/ledger/{wildcards.dataset}.csv" if "ledger" in VISION else []
+
+
 def drawn(stem, **about):
     """Outputs of a figure: PNG (shown in the report, which ``about`` describes), PDF and the rows it shows."""
     stem = f"{FIGURES}/{stem}"
     return [report(f"{stem}.png", **about), f"{stem}.pdf", f"{stem}.csv"]
+
+
+def shown_in(figure):
+    """The data sets of Figure 2 or 12: Figure 12 has those that it names, Figure 2 the others."""
+    twelfth = VISION.get("figure12", [])
+    return (
+        twelfth if figure == "figure12" else [d for d in DATASETS if d not in twelfth]
+    )
+
+
+def backbones_of(dataset):
+    """The backbones that are used on a data set."""
+    return list(dict.fromkeys(backbone for backbone, _, _ in runs(dataset)))
+
+
+def noise_targets():
+    """The networks that Table 5's reward is put on: the source itself comes first."""
+    item = VISION["table5"]
+    return list(dict.fromkeys([item["source"], *item["targets"]]))
+
+
+def noise_scores(dataset, run):
+    """Test scores of Table 5's reward, one for each seed: of ``run`` on a data set."""
+    item = VISION["table5"]
+    folder = f"{TOP}/tuned/{dataset}/{item['source']}/{run}/{item['shots']}"
+    return [f"{folder}/{seed}/test.safetensors" for seed in SEEDS]
+
+
+def network(backbone):
+    """How a benchmark names a network: NAME=FOLDER, or NAME=MODEL with random weights, which cost as much time."""
+    if is_embedded(backbone):
+        return f"{backbone}=local-dir:{TOP}/backbones/{backbone}"
+    entry = BACKBONES[backbone]["spec"]
+    local = entry.startswith("local-dir:")
+    return f"{backbone}={entry if local else entry.partition('/')[0]}"
+
+
+def network_files(backbones):
+    """What must be made before networks are timed."""
+    return [
+        f"{TOP}/backbones/{backbone}/open_clip_config.json"
+        for backbone in dict.fromkeys(backbones)
+        if is_embedded(backbone)
+    ]
+
+
+def gpus_of_costs():
+    """GPUs of the jobs that measure time and memory: one, where a network is not embedded."""
+    names = [*VISION["costs"]["training"], *sum(VISION["costs"]["inference"], [])]
+    return 0 if all(map(is_embedded, names)) else 1
+
+
+def alone(wildcards):
+    """Cores of a job that measures time: all of a computer's, so that no other job disturbs it; few in a cluster."""
+    return workflow.cores or 8
+
+
+def configured_items():
+    """Pictures of the items that a configuration may leave out."""
+    items = {
+        "figure12": ["figure12"],
+        "ledger": ["ledger"],
+        "table5": ["table5"],
+        "costs": ["table1", "table2"],
+    }
+    names = [
+        name for item, all_of in items.items() if item in VISION for name in all_of
+    ]
+    if {"costs", "table5"} <= VISION.keys():
+        names.append("beside")
+    return [f"{FIGURES}/{name}.pdf" for name in names]
 
 
 def write_configuration():

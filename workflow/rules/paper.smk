@@ -26,9 +26,32 @@ rule figure2:
         runtime=growing(10),
     params:
         panels=as_json(VISION["panels"]),
+        select=as_json({"datasets": shown_in("figure2")}),
         out=subpath(output[0], strip_suffix=".png"),
     shell:
-        "prt figure transfer-bars --table {input} --out {params.out} --panels {params.panels:q} 2> {log}"
+        "prt figure transfer-bars --table {input} --out {params.out} --panels {params.panels:q} "
+        "--select {params.select:q} 2> {log}"
+
+
+# Figure 12: the same for the other data sets.
+if "figure12" in VISION:
+
+    use rule figure2 as figure12 with:
+        output:
+            drawn(
+                "figure12",
+                category="Figures",
+                labels={"item": "Figure 12"},
+                caption="../report/figure2.rst",
+            ),
+        log:
+            f"{LOGS}/figures/figure12.log",
+        benchmark:
+            f"{COSTS}/figures/figure12.tsv"
+        params:
+            panels=as_json(VISION["panels"]),
+            select=as_json({"datasets": shown_in("figure12")}),
+            out=subpath(output[0], strip_suffix=".png"),
 
 
 # Figure 6a: accuracy over iterations for each α.
@@ -173,3 +196,55 @@ rule strength:
         out=subpath(output[0], strip_suffix=".png"),
     shell:
         "prt figure strength --table {input} --out {params.out} 2> {log}"
+
+
+# The paper's Tables 1, 2, 5 and 7 beside ours.
+if {"costs", "table5"} <= VISION.keys():
+
+    rule beside:
+        input:
+            paper=workflow.source_path("../../config/published/paper.csv"),
+            costs=[f"{TOP}/table1.csv", f"{TOP}/table2.csv"],
+            noise=f"{TOP}/table5.csv",
+            theory=f"{FIGURES}/table7.csv",
+        output:
+            drawn(
+                "beside",
+                category="Figures",
+                labels={"item": "Paper beside ours"},
+                caption="../report/beside.rst",
+            ),
+            table=report(
+                f"{FIGURES}/beside_table.png",
+                category="Tables",
+                labels={"table": "Paper beside ours"},
+                caption="../report/beside.rst",
+            ),
+            pdf=f"{FIGURES}/beside_table.pdf",
+            numbers=f"{TOP}/beside.csv",
+        log:
+            f"{LOGS}/figures/beside.log",
+        benchmark:
+            f"{COSTS}/figures/beside.tsv"
+        group:
+            "tables"
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=growing(2000),
+            runtime=growing(10),
+        params:
+            costs=lambda wc, input: [f"--costs {path}" for path in input.costs],
+            names=as_json(
+                {
+                    name: entry["paper"]
+                    for name, entry in BACKBONES.items()
+                    if "paper" in entry
+                }
+            ),
+            clean=CLEAN,
+            out=subpath(output[0], strip_suffix=".png"),
+        shell:
+            "(prt beside --paper {input.paper} {params.costs} --noise {input.noise} --theory {input.theory} "
+            "--clean {params.clean} --names {params.names:q} --out {output.numbers} && "
+            "prt figure beside --table {output.numbers} --out {params.out}) 2> {log}"

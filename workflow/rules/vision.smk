@@ -19,7 +19,9 @@ rule pretrain:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        entry=lambda wc: BACKBONES[wc.backbone],
+        entry=lambda wc: {
+            key: BACKBONES[wc.backbone][key] for key in ("architecture", "corpus")
+        },
         recipe=lambda wc: as_json(BACKBONES[wc.backbone]["recipe"]),
         out=subpath(output.config, parent=True),
         checkpoint=f"{TOP}/checkpoints/pretrain/{{backbone}}.safetensors",
@@ -30,6 +32,8 @@ rule pretrain:
 
 # A data set: three splits and a manifest.
 rule prepare:
+    input:
+        data_files,
     output:
         expand(
             f"{TOP}/data/{{dataset}}/{{file}}",
@@ -40,6 +44,8 @@ rule prepare:
         f"{LOGS}/prepare/{{dataset}}.log",
     benchmark:
         f"{COSTS}/prepare/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset="|".join(ENTRIES),
     conda:
         "../../environment.yml"
     resources:
@@ -47,14 +53,14 @@ rule prepare:
         runtime=growing(120),
     params:
         entry=lambda wc: {
-            key: value for key, value in DATASETS[wc.dataset].items() if key != "shots"
+            key: value for key, value in ENTRIES[wc.dataset].items() if key != "shots"
         },
         state=state,
-        classes=lambda wc: as_json(DATASETS[wc.dataset].get("classes", [])),
-        templates=lambda wc: as_json(DATASETS[wc.dataset].get("templates", [])),
-        validation=lambda wc: DATASETS[wc.dataset].get("validation", 0.1),
-        test=lambda wc: DATASETS[wc.dataset].get("test", 0.2),
-        downloads=VISION.get("downloads", "downloads"),
+        classes=lambda wc: as_json(ENTRIES[wc.dataset].get("classes", [])),
+        templates=lambda wc: as_json(ENTRIES[wc.dataset].get("templates", [])),
+        validation=lambda wc: ENTRIES[wc.dataset].get("validation", 0.1),
+        test=lambda wc: ENTRIES[wc.dataset].get("test", 0.2),
+        downloads=DOWNLOADS,
         out=subpath(output[0], parent=True),
     shell:
         "prt vision prepare --source {params.entry[source]:q} --out {params.out} --downloads {params.downloads:q} "
@@ -87,13 +93,7 @@ rule zero_shot:
         spec=spec,
         data=subpath(input.data, parent=True),
         out=subpath(output.test, parent=True),
-        recipe=as_json(
-            {
-                key: VISION["recipe"][key]
-                for key in ("precision",)
-                if key in VISION["recipe"]
-            }
-        ),
+        recipe=scoring_recipe(),
         workers=workers,
     shell:
         "prt vision zero-shot --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
@@ -105,24 +105,11 @@ rule zero_shot:
 rule tune:
     input:
         backbone_files,
+        checked,
         data=f"{TOP}/data/{{dataset}}/manifest.json",
         head=f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
     output:
-        per_seed(
-            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/manifest.json"
-        ),
-        per_seed(
-            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/weights.safetensors"
-        ),
-        per_seed(
-            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/curve.csv"
-        ),
-        per_seed(
-            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/validation.safetensors"
-        ),
-        per_seed(
-            f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}/{{seed}}/test.safetensors"
-        ),
+        per_seed(f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}", TUNED),
     log:
         per_seed_name(f"{LOGS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}", "log"),
     benchmark:
@@ -142,6 +129,7 @@ rule tune:
         alpha=lambda wc: wc.run.partition("_")[2] or 0,
         regimes=lambda wc: as_json(regimes(wc)),
         seeds=lambda wc: [f"--seed {seed}" for seed in seeds(wc)],
+        initial="",
         every=lambda wc: VISION["figure6"]["every"] if is_figure6(wc) else 0,
         out=subpath(output[0], ancestor=3),
         checkpoints=f"{TOP}/checkpoints/{{dataset}}/{{backbone}}/{{run}}",
@@ -149,7 +137,7 @@ rule tune:
     shell:
         "prt vision tune --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
         "--data {params.data} --head {input.head} --method {params.method} --alpha {params.alpha} "
-        "--regimes {params.regimes:q} {params.seeds} --every {params.every} --out {params.out} "
+        "--regimes {params.regimes:q} {params.seeds} {params.initial} --every {params.every} --out {params.out} "
         "--checkpoints {params.checkpoints} --workers {params.workers} --device {resources.device} 2> {log}"
 
 

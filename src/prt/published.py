@@ -1,0 +1,137 @@
+"""Published numbers beside our own: zero-shot accuracies before anything is trained, the paper's tables after."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prt import stats
+from prt.errors import InputError, known
+from prt.scores import Scores
+from prt.tables import read_table
+from prt.transfer import METRICS
+
+LEDGER = [
+    "dataset",
+    "backbone",
+    "metric",
+    "ours",
+    "low",
+    "high",
+    "published",
+    "difference",
+    "tolerance",
+    "verdict",
+    "protocol",
+    "source",
+]
+KEYS = ["item", "source", "target", "method", "quantity"]
+OURS = ["our_source", "our_target", "ours", "ours_low", "ours_high"]
+
+
+def ledger(files: list[Path], published: Path, tolerance: float, beyond: str) -> pd.DataFrame:
+    """Compare pretrained models' scores on a test split with published zero-shot accuracies, in the same metric.
+
+    Args:
+        files: score files of pretrained models.
+        published: table of backbone, dataset, metric (top1, mean_per_class_recall), value, protocol, source. A value
+            with a ``protocol`` was measured in another way, which it names; it is shown and not judged.
+        tolerance: greatest difference that still agrees, as a share of 1.
+        beyond: ``stop`` refuses a greater difference, ``warn`` prints it.
+
+    Returns:
+        A row for each model and metric; ``low`` and ``high`` are Wilson's interval of ours over the images.
+
+    Raises:
+        InputError: if a table or scores cannot be read, or a difference is too great and ``beyond`` is stop.
+    """
+    known(beyond, ("stop", "warn"), "way to treat a difference beyond the tolerance")
+    expected = read_table(published, {}, ["backbone", "dataset", "metric", "value", "protocol", "source"])
+    if twice := expected[expected.duplicated(["backbone", "dataset", "metric"])].to_dict("records"):
+        raise InputError(
+            f"{published} has two values for {twice[0]['backbone']} on {twice[0]['dataset']}"
+            f" ({twice[0]['metric']}); keep one."
+        )
+    for metric in expected["metric"].unique():
+        known(metric, METRICS, f"metric in {published}")
+    rows: list[dict[str, Any]] = []
+    for path in files:
+        scores = Scores.load(path)
+        labels = scores.labels.numpy()
+        hit = (scores.values.argmax(-1).numpy() == labels).astype(float)
+        of = expected[(expected["backbone"] == scores.backbone) & (expected["dataset"] == scores.dataset)]
+        for metric in METRICS:
+            groups = stats.strata(labels, metric)
+            share = stats.wilson(float(stats.mean(hit, groups)), stats.effective_size(groups))
+            row = {"dataset": scores.dataset, "backbone": scores.backbone, "metric": metric, "ours": share.value}
+            row |= {"low": share.low, "high": share.high, "published": np.nan, "difference": np.nan}
+            row |= {"tolerance": tolerance, "verdict": "none published", "protocol": "", "source": ""}
+            for there in of[of["metric"] == metric].to_dict("records"):
+                difference = share.value - there["value"]
+                other = isinstance(there["protocol"], str)
+                agrees = "agrees" if abs(difference) <= tolerance else "differs"
+                row |= {"published": there["value"], "difference": difference}
+                row |= {"verdict": "not judged" if other else agrees, "protocol": there["protocol"] if other else ""}
+                row |= {"source": there["source"]}
+            rows.append(row)
+    table = pd.DataFrame(rows)[LEDGER]
+    if wrong := table[table["verdict"] == "differs"].to_dict("records"):
+        told = "; ".join(
+            f"{r['backbone']} on {r['dataset']} has {100 * r['ours']:.1f} %, published are {100 * r['published']:.1f} %"
+            for r in wrong
+        )
+        said = (
+            f"zero-shot accuracy differs from the published one by more than {100 * tolerance:g} points: {told}. "
+            f"Check weights, preprocessing, images, class names and prompts, or {published}"
+        )
+        if beyond == "stop":
+            raise InputError(f"{said}; 'beyond: warn' in the configuration's 'ledger' lets the run go on.")
+        print(f"prt: warning: {said}.", file=sys.stderr)
+    return table
+
+
+def beside(
+    paper: Path, names: dict[str, str], costs: list[Path], noise: Path, theory: Path, clean: str
+) -> pd.DataFrame:
+    """The paper's Tables 1, 2, 5 and 7, and beside each number ours, where a backbone of ours stands for theirs.
+
+    Args:
+        paper: table of item, source, target, method, quantity, value, std, unit, note.
+        names: our backbones' names → the paper's.
+        costs: our Tables 1 and 2, as ``prt vision benchmark-…`` writes them.
+        noise: our Table 5; ``clean`` is the data set without noise.
+        theory: our Table 7's rows, of one data set and number of shots.
+
+    Returns:
+        A row for each of the paper's numbers and each of ours for it, in the paper's unit; means over seeds. The
+        paper's times appear twice: beside our finished batches, and beside the time that launching them took, which
+        is what they most likely are.
+    """
+    printed = read_table(paper, {}, [*KEYS, "value", "std", "unit", "note"])
+    launched = printed[printed["quantity"] == "time_per_batch"].assign(quantity="launch_time_per_batch")
+    ours = pd.concat([_costs(path) for path in costs] + [_noise(noise, clean), _theory(theory)], ignore_index=True)
+    ours["our_source"], ours["our_target"] = ours["source"], ours["target"]
+    for column in ("source", "target"):
+        ours[column] = ours[column].map(names)
+    both = pd.concat([printed, launched]).merge(ours, "left", KEYS)
+    both = both[(both["quantity"] != "launch_time_per_batch") | both["ours"].notna()]
+    order = both.sort_values("item", kind="stable").rename(columns={"value": "paper", "std": "paper_std"})
+    return order[[*KEYS, "paper", "paper_std", *OURS, "unit", "note"]].reset_index(drop=True)
+
+
+def _noise(path: Path, clean: str) -> pd.DataFrame:
+    """Table 5 in percent."""
+    table = read_table(path, {"metric": "top1"}, ["dataset", "source", "target", "reward", "value", "low", "high"])
+    table = table[table["reward"] != "none"]
+    numbers = {f"ours{end}": 100 * table[column] for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))}
+    quantity = np.where(table["dataset"] == clean, "top1_clean", "top1_noise")
+    return table[["source", "target"]].assign(item="table5", method=table["reward"], quantity=quantity, **numbers)
+
+
+def _theory(path: Path) -> pd.DataFrame:
+    """Table 7, as means over seeds; the paper gives C once, in the source's own row."""
+    table = read_table(path, {}, ["source", "target", "epsilon", "C"])
+    means = table.groupby(["source", "target"], sort=False)[["epsilon", "C"]].mean().reset_index()
+    return means.melt(["source", "target"], var_name="quantity", value_name="ours").assign(item="table7", method="prt")

@@ -1,0 +1,46 @@
+# Needs: a network. Makes: DOWNLOADS/…, the weights and data of others; everything else runs without a network.
+
+
+# Weights of an open_clip tag, as a folder in open_clip's own format.
+rule fetch_backbone:
+    output:
+        config=f"{DOWNLOADS}/backbones/{{weights}}/open_clip_config.json",
+        weights=f"{DOWNLOADS}/backbones/{{weights}}/open_clip_model.safetensors",
+    log:
+        f"{LOGS}/fetch/{{weights}}.log",
+    retries: 3
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wc: unslug(
+            wc.weights, [b["spec"] for b in BACKBONES.values() if "spec" in b]
+        ),
+        out=subpath(output.config, parent=True),
+    shell:
+        "prt vision fetch-backbone --spec {params.spec:q} --out {params.out:q} 2> {log}"
+
+
+# The files of a data set, as its publisher gives them.
+rule fetch_dataset:
+    output:
+        f"{DOWNLOADS}/{{source}}.json",
+    log:
+        f"{LOGS}/fetch/{{source}}.log",
+    wildcard_constraints:
+        source="[A-Za-z0-9._-]+",
+    retries: 3
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        source=lambda wc: unslug(wc.source, [d["source"] for d in DATASETS.values()]),
+        downloads=subpath(output[0], parent=True),
+    shell:
+        "prt vision fetch --source {params.source:q} --downloads {params.downloads:q} --out {output:q} 2> {log}"
+
+
+rule fetch:
+    input:
+        everything_fetched(),
+    localrule: True
