@@ -48,7 +48,7 @@ def test_batches_give_what_one_batch_gives(
     whole = model.both(images)
     monkeypatch.setattr(predict, "BATCH", 3)
     calls = []
-    model.target.register_forward_hook(lambda *_: calls.append(1))
+    model.target.tower.register_forward_hook(lambda *_: calls.append(1))
     for one, other in zip(model.both([str(i) for i in images]), whole, strict=True):
         torch.testing.assert_close(one, other)
     assert len(calls) == 3  # the target runs once for both views

@@ -110,10 +110,23 @@ class Classifier(nn.Module):
             value = torch.tensor(preprocess_cfg[name]).reshape(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the tower's weights."""
+        return next(self.tower.parameters()).dtype
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, L) of uint8 images (N, 3, S, S)."""
-        x = ((images / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features = self.tower(x.to(next(self.tower.parameters()).dtype))
+        return self.logits(self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the tower sees of uint8 images (N, 3, S, S), in its own precision."""
+        x = (images / 255 - self.mean) / self.std
+        return x.to(self.dtype, memory_format=torch.channels_last)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, L) of images that are :meth:`normalised`."""
+        features = self.tower(x)
         # Half precision has too few digits for logits of this size: the head is computed in float32.
         with torch.autocast(x.device.type, enabled=False):
             return self.scale * F.normalize(features.float(), dim=-1) @ self.head.T

@@ -15,6 +15,7 @@ from prt.scores import Scores, check_same_labels
 from prt.training import Recipe
 from prt.vision.backbones import Backbone, Classifier, build_tower, load_backbone, preprocess
 from prt.vision.datasets import Images, Manifest, decode
+from prt.vision.fused import Fused
 from prt.vision.head import load_head, zero_shot_head
 from prt.vision.score import BATCH, frozen, prepared, score
 
@@ -51,6 +52,7 @@ class Reward:
             classifier, header = load_head(head, backbone)
             check_same_labels(self.classes, header["classes"], "the reward", f"the target's head {head}")
         classifier = classifier.to(self.classifier.head.device)
+        classifier.tower.to(self.classifier.dtype)
         return Rewarded(self, classifier.eval(), backbone.preprocess_cfg, strength)
 
 
@@ -85,14 +87,16 @@ class Rewarded:
             if not path.is_file():
                 raise InputError(f"the image {path} does not exist; correct the path.")
         device = self.target.head.device
-        transforms = [preprocess(c) for c in (self.preprocess_cfg, self.reward.manifest["backbone"]["preprocess_cfg"])]
+        fused = Fused([self.target, self.reward.classifier])
+        looks = [preprocess(c) for c in (self.preprocess_cfg, self.reward.manifest["backbone"]["preprocess_cfg"])]
+        transforms = looks[:1] if str(looks[0]) == str(looks[1]) else looks
         views = []
         for start in range(0, len(paths), BATCH):
             pictures = (decode(path.read_bytes(), str(path)) for path in paths[start : start + BATCH])
             pixels = zip(*([transform(picture) for transform in transforms] for picture in pictures), strict=True)
-            for_target, for_reward = (torch.stack(rows).to(device) for rows in pixels)
-            plain = self.target(for_target)
-            rewarded = combine.prt(plain, self.reward.classifier(for_reward), self.strength)
+            batch = [torch.stack(rows).to(device) for rows in pixels]
+            plain, rewards = fused([batch[0], batch[-1]])
+            rewarded = combine.prt(plain, rewards, self.strength)
             views.append(torch.stack([rewarded, combine.log_probs(plain)]).exp().cpu())
         with_reward, without = torch.cat(views, dim=1)
         return with_reward, without
@@ -124,6 +128,8 @@ def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Rewar
             "tune the reward again."
         ) from error
     reward.load_weights(network, weights, folder / reward.WEIGHTS)
+    if torch.device(device).type == "cuda" and manifest["recipe"].get("precision") == "bf16":
+        network.tower.bfloat16()  # the precision that it was tuned and scored in, and a GPU's fastest
     return Reward(network.eval().to(device), manifest)
 
 
@@ -133,10 +139,10 @@ def score_reward(folder: Path, *, dataset: str, data: Manifest, out: Path, devic
     Raises:
         InputError: if the folder is no whole vision reward, or its labels are not the data set's.
     """
-    loaded = load_reward(folder, device)
+    loaded = load_reward(folder)  # in full precision; scoring casts as it did when the reward was tuned
     manifest, cfg = loaded.manifest, loaded.manifest["backbone"]["preprocess_cfg"]
     check_same_labels(loaded.classes, data.classes, f"the reward {folder}", f"the data set {data.folder}")
-    classifier, recipe = frozen(loaded.classifier), Recipe(**manifest["recipe"])
+    classifier, recipe = frozen(loaded.classifier).to(device), Recipe(**manifest["recipe"])
     for split in ("validation", "test"):
         images = Images(data, split)
         values = score(classifier, prepared(images, cfg, workers), len(images), recipe, f"score {split}")
