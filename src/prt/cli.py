@@ -36,6 +36,12 @@ DatasetName = Annotated[str, typer.Option(help="The data set's name in the table
 ScoresOut = Annotated[Path, typer.Option(help="Folder for validation.safetensors and test.safetensors.")]
 RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: none beside this one.")]
+Models = Annotated[
+    list[str], typer.Option(help="NAME=SPEC, once for every network; SPEC: MODEL, MODEL/TAG or local-dir:FOLDER.")
+]
+Batch = Annotated[int, typer.Option(help="Images of a batch.")]
+Repeats = Annotated[int, typer.Option(help="Batches that are timed, after five that are not.")]
+Pairs = Annotated[list[str], typer.Option(help="SOURCE:TARGET; once for every pair.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
 
 # What options in JSON must hold, as JSON Schema.
@@ -234,10 +240,47 @@ def tune(
     )
 
 
+@vision.command()
+def benchmark_training(
+    model: Models,
+    out: Out,
+    batch: Batch = 128,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    repeats: Repeats = 50,
+    device: Device = "auto",
+) -> None:
+    """Time and memory of an iteration of fine-tuning and reward tuning (Table 1); the weights are random."""
+    _threads()
+    from prt.files import write_text
+    from prt.vision.benchmark import training
+
+    table = training(_models(model), batch, _device(device), precision, repeats)
+    write_text(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+@vision.command()
+def benchmark_inference(
+    model: Models,
+    pair: Pairs,
+    out: Out,
+    batch: Batch = 128,
+    repeats: Repeats = 50,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Measure torch.compile, too.")] = True,
+    device: Device = "auto",
+) -> None:
+    """Time and memory of a batch through a target alone, EFT and PRT (Table 2); the weights are random."""
+    _threads()
+    from prt.files import write_text
+    from prt.vision.benchmark import inference
+
+    table = inference(_models(model), _pairs(pair), batch, _device(device), repeats, compiled)
+    write_text(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
 @app.command()
 def transfer(
     scores: Annotated[list[Path], typer.Argument(help="Score files of one data set and split.")],
-    pair: Annotated[list[str], typer.Option(help="SOURCE:TARGET; once for every pair.")],
+    pair: Pairs,
     out: Annotated[Path, typer.Option(help="Folder for transfer, summary, comparison and theory .csv.")],
     strength: Annotated[list[float], typer.Option(help="1/λ; once for every strength.")] = [1.0],  # noqa: B006
 ) -> None:
@@ -245,10 +288,7 @@ def transfer(
     from prt.files import write_text
     from prt.transfer import transfer
 
-    pairs = [(source, target) for source, _, target in (p.partition(":") for p in pair)]
-    for text, names_of_pair in zip(pair, pairs, strict=True):
-        if not all(names_of_pair):
-            raise InputError(f"--pair is '{text}', but must be SOURCE:TARGET, the names of two backbones.")
+    pairs = _pairs(pair)
     for s in strength:
         if not math.isfinite(s):
             raise InputError(f"--strength is {s}, but must be a finite number.")
@@ -448,6 +488,28 @@ def _json(text: str, option: str, schema: dict[str, Any]) -> Any:
         where = f"its part {place} is wrong: " if place else ""
         raise InputError(f"{option} must be {schema['description']}, but {where}{wrong.message}.")
     return value
+
+
+def _pairs(texts: list[str]) -> list[tuple[str, str]]:
+    """(source, target) of every SOURCE:TARGET."""
+    pairs = [(source, target) for source, _, target in (text.partition(":") for text in texts)]
+    for text, names in zip(texts, pairs, strict=True):
+        if not all(names):
+            raise InputError(f"--pair is '{text}', but must be SOURCE:TARGET, the names of two backbones.")
+    return pairs
+
+
+def _models(texts: list[str]) -> dict[str, str]:
+    """Name → architecture of every NAME=SPEC."""
+    models: dict[str, str] = {}
+    for text in texts:
+        name, _, spec = text.partition("=")
+        if not (name and spec):
+            raise InputError(f"--model is '{text}', but must be NAME=SPEC, as in RN50=RN50-quickgelu.")
+        if name in models:
+            raise InputError(f"--model names '{name}' twice; give each network a name of its own.")
+        models[name] = spec
+    return models
 
 
 def _recipe(content: dict[str, Any]) -> "Recipe":

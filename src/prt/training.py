@@ -65,6 +65,12 @@ class Recipe:
         return torch.autocast(device.type, dtype, enabled=self.precision != "fp32")
 
 
+def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser of ``parameters``."""
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=recipe.lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay)
+
+
 def fit(
     network: nn.Module,
     loss: Callable[[Batch], Tensor],
@@ -98,8 +104,7 @@ def fit(
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    optimizer = kind(parameters, lr=recipe.lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay)
+    optimizer = optimizer_of(parameters, recipe)
     scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=recipe.precision == "fp16")
     mark = fingerprint(identity, asdict(recipe), every)
     start, curve, finished = _resume(checkpoint, mark, network, optimizer, scaler)

@@ -171,18 +171,6 @@ class Tuner:
         cached = self.reference("train", recipe) if method == "prt" and not recipe.augment else None
         live = frozen(self.pretrained) if method == "prt" and recipe.augment else None
 
-        def loss(batch: Batch) -> Tensor:
-            images, labels, log_pt = batch
-            with recipe.autocast(self.device):
-                outputs = network(images)
-            if method == "ft":
-                return objective.ft_loss(outputs, labels)
-            if live is not None:
-                with torch.no_grad(), recipe.autocast(self.device):
-                    log_pt = live(images)
-            assert log_pt is not None
-            return objective.prt_loss(log_pt, outputs, labels, alpha)
-
         def evaluate() -> dict[str, float]:
             truth = torch.from_numpy(self.splits["test"].labels)
             outputs = self.score(network, "test", recipe)
@@ -194,7 +182,7 @@ class Tuner:
         torch.manual_seed(seed)
         curve = fit(
             network,
-            loss,
+            loss_of(network, method, alpha, recipe, live),
             self.batches(recipe, chosen, seed, cached),
             recipe,
             name=name,
@@ -204,6 +192,29 @@ class Tuner:
             every=every,
         )
         return network.eval(), curve
+
+
+def loss_of(
+    network: Classifier, method: str, alpha: float, recipe: Recipe, live: Classifier | None = None
+) -> Callable[[Batch], Tensor]:
+    """Algorithm 1's loss of a batch, for ``method`` ft or prt.
+
+    ``live`` is the frozen network, needed where a batch does not bring its log π_pt along.
+    """
+
+    def loss(batch: Batch) -> Tensor:
+        images, labels, log_pt = batch
+        with recipe.autocast(images.device):
+            outputs = network(images)
+        if method == "ft":
+            return objective.ft_loss(outputs, labels)
+        if live is not None:
+            with torch.no_grad(), recipe.autocast(images.device):
+                log_pt = live(images)
+        assert log_pt is not None
+        return objective.prt_loss(log_pt, outputs, labels, alpha)
+
+    return loss
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> float:

@@ -1,0 +1,417 @@
+"""Tables 1 and 2: time and memory of training and inference, each beside the bound that its arithmetic sets.
+
+The networks have random weights, and the images are random, at each network's own size, and lie on the device: speed
+depends on neither, and the paper does not say whether its times hold reading and copying. Every measurement runs in a
+process of its own, so that its memory is its own.
+
+On a GPU a batch is timed by two CUDA events around it, with the device synchronised before and after. Beside it stands
+the launch time: how long the host was busy until the call returned, with the device's work still under way. The
+paper's times of Table 2 are shorter than its card could have finished the work in; they are near a launch time.
+"""
+
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+from open_clip.transform import PreprocessCfg
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from prt import combine
+from prt.errors import InputError, known
+from prt.files import read_json
+from prt.progress import progress
+from prt.training import Recipe, optimizer_of
+from prt.vision.backbones import CONFIG, Classifier, build_tower
+from prt.vision.fused import Fused
+from prt.vision.score import frozen
+from prt.vision.tune import loss_of
+
+CLASSES = 100  # CIFAR-100's
+WARM_UP = 5  # calls that are not counted: they choose kernels, make the optimiser's state, compile
+PLACE = ["table", "source", "target", "method", "variant", "batch", "precision"]
+COLUMNS = [*PLACE, "quantity", "value", "std", "median", "low", "high", "unit", "repeats"]
+# What makes inference faster, in the order in which it is added; a network alone has nothing to share or to overlap.
+MEASURES = ("channels_last", "bf16", "shared input", "streams")  # and last, where it can be had, "compile"
+NEED_SEVERAL = ("shared input", "streams")
+TRAINING = ("ft", "prt", "prt_cached")
+COMBINED: dict[str, Callable[..., Tensor]] = {"ft": combine.log_probs, "eft": combine.eft, "prt": combine.prt}
+
+# Dense peak in FLOP/s of tensor cores (bf16, tf32) and of plain float32, from NVIDIA's data sheets of the A100
+# ("NVIDIA A100 Tensor Core GPU", 2021), the H100 SXM (whitepaper "NVIDIA H100 Tensor Core GPU Architecture", table 2)
+# and the H200, which computes as the H100 SXM does.
+A100 = {"bf16": 312e12, "tf32": 156e12, "fp32": 19.5e12}
+H100 = {"bf16": 989.4e12, "tf32": 494.7e12, "fp32": 66.9e12}
+PEAKS = {
+    "NVIDIA A100-SXM4-40GB": A100,
+    "NVIDIA A100-SXM4-80GB": A100,
+    "NVIDIA A100-PCIE-40GB": A100,
+    "NVIDIA A100 80GB PCIe": A100,
+    "NVIDIA H100 80GB HBM3": H100,
+    "NVIDIA H200": H100,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Times in ms, one a repeat (launch times only on a GPU), and peak memory in GB of 10⁹ bytes."""
+
+    times: list[float]
+    launches: list[float]
+    memory: float
+
+
+def training(models: dict[str, str], batch: int, device: torch.device, precision: str, repeats: int) -> pd.DataFrame:
+    """Table 1: an iteration (forward, backward, update) of fine-tuning and of reward tuning.
+
+    ``prt`` runs the frozen network in every iteration, as the paper must have done; ``prt_cached`` has log π_pt of the
+    batch from before.
+
+    Args:
+        models: name → architecture, see :func:`architecture`.
+        precision: fp32 or bf16, as in a recipe.
+        repeats: iterations that are counted.
+
+    Returns:
+        A row for each method and quantity: mean, standard deviation, median and quartiles over the repeats.
+
+    Raises:
+        InputError: for an unknown architecture or precision, a batch that does not fit, or numbers below one.
+    """
+    known(precision, ("fp32", "bf16"), "precision")
+    _check(batch, repeats, device)
+    counts = {name: (count(spec, batch, backward=False), count(spec, batch)) for name, spec in models.items()}
+    recipe, rows = Recipe(batch=batch, precision=precision), []  # type: ignore[arg-type]
+    reach, peak_from = _apart(batch, _peaks, device)
+    with progress("benchmark training", len(models) * len(TRAINING), "measurement") as bar:
+        for (name, spec), method in product(models.items(), TRAINING):
+            measured = _apart(batch, _train, spec, method, recipe, device, repeats)
+            forward, whole = counts[name]
+            bound = _bound([whole, forward] if method == "prt" else [whole], precision, device, reach)
+            place = ["table1", name, None, method, None, batch, precision]
+            rows += _rows(place, measured, bound)
+            bar.update()
+    return _table(rows, device, peak_from)
+
+
+def inference(
+    models: dict[str, str],
+    pairs: Sequence[tuple[str, str]],
+    batch: int,
+    device: torch.device,
+    repeats: int,
+    compiled: bool,
+) -> pd.DataFrame:
+    """Table 2: a batch through the fine-tuned target alone, EFT (three networks) and PRT (two).
+
+    The column ``variant`` says what makes it faster; each variant holds those before it. The first, ``baseline``, is
+    float32, one network after the other, images in the usual order of their axes: most likely the paper's. On a CPU
+    there are no streams.
+
+    Args:
+        models: name → architecture, see :func:`architecture`.
+        pairs: (source, target), names among ``models``.
+        repeats: batches that are counted.
+        compiled: measure torch.compile, too, which works for up to a minute on each method before the first batch.
+
+    Returns:
+        As :func:`training`.
+
+    Raises:
+        InputError: for an unknown name or architecture, a batch that does not fit, or numbers below one.
+    """
+    _check(batch, repeats, device)
+    for name in (name for pair in pairs for name in pair):
+        known(name, models, "model of a pair")
+    measures = [m for m in MEASURES if m != "streams" or device.type == "cuda"]
+    if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:
+        print("torch.compile is not measured: it needs a C++ compiler, and there is no g++.", file=sys.stderr)
+    elif compiled:
+        measures.append("compile")
+    counts = {name: count(spec, batch, backward=False) for name, spec in models.items()}
+    reach, peak_from = _apart(batch, _peaks, device)
+    jobs = []
+    for pair, method in product(pairs, COMBINED):
+        possible = [m for m in measures if method != "ft" or m not in NEED_SEVERAL]
+        jobs += [(pair, method, possible[:n]) for n in range(len(possible) + 1)]
+    rows = []
+    with progress("benchmark inference", len(jobs), "measurement") as bar:
+        for (source, target), method, switched_on in jobs:
+            networks = [target] + [source] * {"ft": 0, "eft": 2, "prt": 1}[method]
+            specs = [models[name] for name in networks]
+            measured = _apart(batch, _infer, specs, method, switched_on, batch, device, repeats)
+            precision = "bf16" if "bf16" in switched_on else "fp32"
+            variant = f"+ {switched_on[-1]}" if switched_on else "baseline"
+            bound = _bound([counts[name] for name in networks], precision, device, reach)
+            rows += _rows(["table2", source, target, method, variant, batch, precision], measured, bound)
+            bar.update()
+    return _table(rows, device, peak_from)
+
+
+def architecture(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """open_clip's model configuration and preprocessing of ``MODEL``, ``MODEL/TAG`` or ``local-dir:FOLDER``.
+
+    Weights are neither read nor fetched.
+
+    Raises:
+        InputError: if the architecture is unknown.
+    """
+    if spec.startswith("local-dir:"):
+        config = read_json(Path(spec.removeprefix("local-dir:")) / CONFIG, "backbone configuration")
+        return config["model_cfg"], config["preprocess_cfg"]
+    model, _, tag = spec.partition("/")
+    known(model, open_clip.list_models(), "open_clip model")
+    model_cfg = open_clip.get_model_config(model)
+    own = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    look = {key: own[key] for key in ("mean", "std") if key in own}
+    return model_cfg, asdict(PreprocessCfg(size=model_cfg["vision_cfg"].get("image_size", 224), **look))
+
+
+def count(spec: str, batch: int, *, backward: bool = True) -> dict[str, int]:
+    """FLOPs (a multiplication and an addition are two) of a batch through an image tower: convolutions, and the rest.
+
+    Counted are products of matrices and convolutions, forward and, unless told otherwise, backward. The head, a
+    thousandth of the smallest tower here or less, the losses and the optimiser are not: it is a lower bound.
+    """
+    model_cfg, _ = architecture(spec)
+    with torch.device("meta"):  # shapes alone, no numbers
+        tower = build_tower(model_cfg).train(backward)
+        x = torch.empty(batch, 3, *_size(tower))
+    correct = {torch.ops.aten.convolution_backward: _convolution_backward}
+    # Attention as plain products: the other kernels are not counted on every device.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=correct) as counter:
+        features = tower(x)
+        if backward:
+            features.sum().backward()
+    counts = {str(operation): flops for operation, flops in counter.get_flop_counts()["Global"].items()}
+    convolutions = sum(flops for operation, flops in counts.items() if "convolution" in operation)
+    return {"convolutions": convolutions, "rest": sum(counts.values()) - convolutions}
+
+
+def _convolution_backward(out: list[int], _x: list[int], weight: list[int], *rest: Any, out_shape: Any = None) -> int:
+    """FLOPs of the gradients that are asked for: torch's own count is wrong for grouped convolutions (ConvNeXt's)."""
+    return 2 * prod(out) * prod(weight[1:]) * sum(rest[-1][:2])
+
+
+def memory(device: torch.device, *, peak: bool) -> float:
+    """GB that this process uses, or has used at most: tensors on a GPU, or else its resident set (Linux)."""
+    if device.type == "cuda":
+        return (torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)) / 1e9
+    # Not getrusage's ru_maxrss: a child inherits its parent's, and it cannot be reset.
+    name = "VmHWM" if peak else "VmRSS"
+    return int(re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[0]) * 1024 / 1e9
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let the peak be what is used now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _check(batch: int, repeats: int, device: torch.device) -> None:
+    for option, number in (("batch", batch), ("number of repeats", repeats)):
+        if number < 1:
+            raise InputError(f"the {option} is {number}, but must be 1 or more.")
+    if device.type == "cpu" and not Path("/proc/self/clear_refs").exists():
+        raise InputError("memory on a CPU is read from Linux's /proc, which this machine has not; use a GPU, or Linux.")
+
+
+def _apart(batch: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``function`` returns in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    remedy = f"a batch of {batch} does not fit into memory; give a smaller --batch."
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except torch.OutOfMemoryError:
+            raise InputError(remedy) from None
+        except BrokenProcessPool:
+            raise InputError(f"a measurement was killed: most likely {remedy}") from None
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # a CPU has no error of its own
+                raise
+            raise InputError(remedy) from None
+
+
+def _size(tower: Any) -> tuple[int, int]:
+    size = tower.image_size
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _classifier(spec: str, kind: type[Classifier] = Classifier) -> Classifier:
+    """A network with random weights and a random head of unit vectors."""
+    model_cfg, preprocess_cfg = architecture(spec)
+    head = F.normalize(torch.randn(CLASSES, model_cfg["embed_dim"]), dim=-1)
+    return kind(build_tower(model_cfg), head, torch.tensor(100.0), preprocess_cfg)
+
+
+def _images(classifier: Classifier, batch: int) -> Tensor:
+    shape = (batch, 3, *_size(classifier.tower))
+    return torch.randint(256, shape, dtype=torch.uint8, device=classifier.head.device)
+
+
+class _Contiguous(Classifier):
+    """A classifier without channels_last, to see what that brings."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.tower.to(memory_format=torch.contiguous_format)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        return ((images / 255 - self.mean) / self.std).to(self.dtype)
+
+
+def _train(spec: str, method: str, recipe: Recipe, device: torch.device, repeats: int) -> Measured:
+    before = _start(device)
+    network = _classifier(spec).to(device).requires_grad_(False)
+    network.tower.requires_grad_(True)
+    images, log_pt = _images(network, recipe.batch), None
+    labels = torch.randint(CLASSES, (recipe.batch,), device=device)
+    if method == "prt_cached":
+        with torch.no_grad(), recipe.autocast(device):
+            log_pt = combine.log_probs(frozen(network)(images))
+    live = frozen(network) if method == "prt" else None
+    loss = loss_of(network, "ft" if method == "ft" else "prt", 0.0, recipe, live)
+    optimizer = optimizer_of([p for p in network.parameters() if p.requires_grad], recipe)
+    network.train()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss((images, labels, log_pt)).backward()
+        optimizer.step()
+
+    return _measure(step, device, repeats, before)
+
+
+def _infer(
+    specs: Sequence[str], method: str, measures: Sequence[str], batch: int, device: torch.device, repeats: int
+) -> Measured:
+    before = _start(device)
+    kind = Classifier if "channels_last" in measures else _Contiguous
+    networks = [_classifier(spec, kind).to(device).eval() for spec in specs]
+    if "bf16" in measures:
+        for network in networks:
+            network.tower.bfloat16()
+    sizes = [_size(network.tower) for network in networks]
+    pictures = {size: _images(network, batch) for size, network in zip(sizes, networks, strict=True)}
+    fused = Fused(
+        networks, share="shared input" in measures, streams="streams" in measures, compiled="compile" in measures
+    )
+
+    def step() -> None:
+        COMBINED[method](*fused([pictures[size] for size in sizes]))
+
+    with torch.no_grad():
+        return _measure(step, device, repeats, before)
+
+
+def _start(device: torch.device) -> float:
+    """Begin a measurement: the memory in use before it."""
+    torch.manual_seed(0)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+    return memory(device, peak=False)
+
+
+def _measure(step: Callable[[], object], device: torch.device, repeats: int, before: float) -> Measured:
+    for _ in range(WARM_UP):
+        step()
+    times, launches = [], []
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    forget_peak(device)
+    for _ in range(repeats):
+        if device.type == "cuda":
+            began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            # The queue is empty, so that launching waits for nothing.
+            torch.cuda.synchronize(device)
+            began.record()
+            clock = time.perf_counter()
+            step()
+            launches.append(1000 * (time.perf_counter() - clock))
+            ended.record()
+            torch.cuda.synchronize(device)
+            times.append(began.elapsed_time(ended))
+        else:
+            clock = time.perf_counter()
+            step()
+            times.append(1000 * (time.perf_counter() - clock))
+    return Measured(times, launches, memory(device, peak=True) - before)
+
+
+def _peaks(device: torch.device) -> tuple[dict[str, float], str]:
+    """Peak FLOP/s of each precision, and where it is from: a data sheet, or a large product measured here."""
+    _start(device)
+    name = _name(device)
+    if name in PEAKS:
+        return PEAKS[name], "datasheet"
+    size, found = (8192 if device.type == "cuda" else 1536), {}
+    for precision in ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16"):
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+        measured = _measure(partial(torch.mm, matrix, matrix), device, 5, 0.0)
+        found[precision] = 2 * size**3 / (min(measured.times) / 1000)
+    return found, "matmul"
+
+
+def _bound(networks: Sequence[dict[str, int]], precision: str, device: torch.device, reach: dict[str, float]) -> float:
+    """The least time in ms that the device needs for the FLOPs of ``networks``, were it never idle."""
+    gpu = precision == "fp32" and device.type == "cuda"
+    # Torch lets float32 convolutions run on TF32 units, but not products of matrices, unless told otherwise.
+    kinds = {
+        "convolutions": "tf32" if gpu and torch.backends.cudnn.allow_tf32 else precision,
+        "rest": "tf32" if gpu and torch.backends.cuda.matmul.allow_tf32 else precision,
+    }
+    return 1000 * sum(flops / reach[kinds[kind]] for network in networks for kind, flops in network.items())
+
+
+def _rows(place: list[Any], measured: Measured, bound: float) -> list[list[Any]]:
+    """Rows of :data:`COLUMNS` for one measurement."""
+    rows = []
+    for quantity, values, unit in (
+        ("time_per_batch", measured.times, "ms"),
+        ("launch_time_per_batch", measured.launches, "ms"),
+        ("peak_memory", [measured.memory], "GB"),
+        ("flop_bound", [bound], "ms"),
+    ):
+        if values:
+            several = len(values) > 1
+            low, middle, high = np.percentile(values, [25, 50, 75]) if several else (None, None, None)
+            std = np.std(values, ddof=1) if several else None
+            rows.append([*place, quantity, np.mean(values), std, middle, low, high, unit, len(values)])
+    return rows
+
+
+def _table(rows: list[list[Any]], device: torch.device, peak_from: str) -> pd.DataFrame:
+    facts = {"peak_from": peak_from, "device": _name(device), "torch": torch.__version__}
+    return pd.DataFrame(rows, columns=COLUMNS).assign(**facts)
+
+
+def _name(device: torch.device) -> str:
+    """The device as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    found = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    threads = torch.get_num_threads()
+    return f"{found[0] if found else 'CPU'}, {threads} thread{'s' if threads > 1 else ''}"
