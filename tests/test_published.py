@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,7 +11,9 @@ import yaml
 from test_scores import scores
 
 from prt.errors import InputError
-from prt.published import ledger
+from prt.figures import beside as figures
+from prt.figures import ledger as ledger_figure
+from prt.published import beside, ledger
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "config" / "published"
@@ -100,3 +103,85 @@ def test_published_tables_speak_of_the_paper_s_configuration() -> None:
     expected = pd.read_csv(PUBLISHED / "demo_zero_shot.csv")
     assert set(expected["backbone"]) == set(demo["backbones"])
     assert {entry["paper"] for entry in demo["backbones"].values()} <= names
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> dict[str, Path]:
+    """Small tables of our own: costs of two networks, Table 5 and Table 7 of two seeds."""
+    texts = {
+        "table1": "table,source,target,method,variant,quantity,value\n"
+        "table1,a,,ft,,time_per_batch,10\ntable1,a,,ft,,peak_memory,2\ntable1,a,,prt_cached,,time_per_batch,11\n",
+        "table2": "table,source,target,method,variant,quantity,value\n"
+        "table2,a,b,prt,baseline,time_per_batch,7\ntable2,a,b,prt,+ bf16,time_per_batch,3\n"
+        "table2,a,b,prt,baseline,launch_time_per_batch,2\n",
+        "table5": "dataset,source,target,reward,metric,value\nshapes,a,b,untuned,top1,0.5\n"
+        "shapes,a,b,untuned,mean_per_class_recall,0.4\nshapes-noise,a,b,tuned,top1,0.25\nshapes,a,b,none,top1,0.1\n",
+        "table7": "source,target,epsilon,C\na,a,0,10\na,a,0,20\na,b,0.5,10\n",
+        "paper": "item,source,target,method,quantity,value,std,unit,note\n"
+        "table1,A,A,ft,time_per_batch,38,3,ms,\ntable1,A,A,ft,peak_memory,12,,GB,\n"
+        "table2,A,B,prt,time_per_batch,9,,ms,\ntable2,A,C,prt,time_per_batch,8,,ms,\n"
+        "table5,A,B,untuned,top1_clean,71,,%,\ntable5,A,B,tuned,top1_noise,72,,%,\n"
+        "table7,A,A,prt,C,19,,,\ntable7,A,B,prt,epsilon,0.001,,nat,\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    return {name: tmp_path / f"{name}.csv" for name in texts}
+
+
+NAMES = {"a": "A", "b": "B"}
+
+
+def test_the_paper_beside_ours(ours: dict[str, Path]) -> None:
+    costs = [ours["table1"], ours["table2"]]
+    rows = beside(ours["paper"], NAMES, costs, ours["table5"], ours["table7"], "shapes")
+    found = {(r.item, r.target, r.method, r.quantity): (r.paper, r.ours) for r in rows.itertuples()}
+    assert found[("table1", "A", "ft", "time_per_batch")] == (38, 10)
+    assert found[("table1", "A", "ft", "peak_memory")] == (12, 2)
+    assert found[("table2", "B", "prt", "time_per_batch")] == (9, 7)  # the plain variant, not the fast one
+    assert found[("table2", "B", "prt", "launch_time_per_batch")] == (9, 2)
+    assert np.isnan(found[("table2", "C", "prt", "time_per_batch")][1])  # no network of ours stands for C
+    assert found[("table5", "B", "untuned", "top1_clean")] == (71, 50)
+    assert found[("table5", "B", "tuned", "top1_noise")] == (72, 25)
+    assert found[("table7", "A", "prt", "C")] == (19, 15)  # a mean over seeds
+    assert found[("table7", "B", "prt", "epsilon")] == (0.001, 0.5)
+    assert len(rows) == 9
+    assert rows.loc[rows["ours"].notna(), "our_source"].eq("a").all()
+
+
+def test_both_are_drawn(ours: dict[str, Path], prt: Prt, tmp_path: Path) -> None:
+    costs = ["--costs", ours["table1"], "--costs", ours["table2"], "--noise", ours["table5"], "--clean", "shapes"]
+    arguments = ["--paper", ours["paper"], *costs, "--theory", ours["table7"], "--names", '{"a": "A", "b": "B"}']
+    code, _, complaint = prt("beside", *arguments, "--out", tmp_path / "rows.csv")
+    assert code == 0, complaint
+    code, _, complaint = prt("figure", "beside", "--table", tmp_path / "rows.csv", "--out", tmp_path / "beside")
+    assert code == 0, complaint
+    for name in ("beside", "beside_table"):
+        for ending in ("png", "pdf", "csv"):
+            assert (tmp_path / f"{name}.{ending}").stat().st_size > 100
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    drawn = figures.figure(rows)
+    axes = [axis for part in drawn.subfigs for axis in part.axes]
+    assert len(axes) == 2 + 2 + 2 + 2
+    points = [line.get_xdata() for axis in axes for line in axis.lines]
+    assert sorted(x for xs in points for x in xs if x == x) == sorted(rows[["paper", "ours"]].stack().dropna())
+    texts = {text.get_text() for text in figures.table(rows).axes[0].texts}
+    assert {"38 ± 3", "a → b", "Table 5", "time to launch (ms)", "–"} <= texts
+
+
+def test_the_ledger_is_drawn(files: list[Path], prt: Prt, tmp_path: Path) -> None:
+    """Only what has a published value is drawn, each where its difference puts it."""
+    published = table(tmp_path, "good,digits,top1,0.73,,a", "bad,digits,top1,0.5,,a", "bad,x,top1,0.5,,a")
+    arguments = ["--published", published, "--beyond", "warn", "--out", tmp_path / "ledger.csv"]
+    assert prt("ledger", *files, *arguments)[0] == 0
+    code, _, complaint = prt("figure", "ledger", "--table", tmp_path / "ledger.csv", "--out", tmp_path / "ledger")
+    assert code == 0, complaint
+    rows = pd.read_csv(tmp_path / "ledger.csv")
+    (axis,) = ledger_figure.figure(rows).axes
+    assert axis.get_title() == "digits"
+    points = {round(float(x), 6) for line in axis.lines for x in line.get_xdata() if line.get_marker() == "o"}
+    assert points == {2.0, -12.5}
+    nothing = table(tmp_path, "other,digits,top1,0.73,,a")
+    assert prt("ledger", *files, "--published", nothing, "--out", tmp_path / "ledger.csv")[0] == 0
+    code, _, complaint = prt("figure", "ledger", "--table", tmp_path / "ledger.csv", "--out", tmp_path / "none")
+    assert code == 1
+    assert "no published value for any backbone" in complaint

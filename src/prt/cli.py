@@ -391,7 +391,8 @@ def figure(
     name: Annotated[
         str,
         typer.Argument(
-            help="transfer-bars, entropy-curves, entropy-transfer, strength, theory-table, noise-table, ledger or beside."
+            help="transfer-bars, entropy-curves, entropy-transfer, strength, theory-table, noise-table, "
+            "ledger or beside."
         ),
     ],
     table: Annotated[Path, typer.Option(help="Tidy table to draw.")],

@@ -31,7 +31,7 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
         for name in (panel["source"], *panel["targets"]):
             known(name, backbones, "backbone")
     costs = vision.get("costs", {})
-    for name in [*costs.get("training", []), *sum(costs.get("inference", []), [])]:
+    for name in [*costs.get("training", []), *(name for pair in costs.get("inference", []) for name in pair)]:
         known(name, backbones, "backbone of costs")
     for name in vision.get("figure12", []):
         known(name, datasets, "data set of figure12")

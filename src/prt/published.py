@@ -28,7 +28,7 @@ LEDGER = [
     "source",
 ]
 KEYS = ["item", "source", "target", "method", "quantity"]
-OURS = ["our_source", "our_target", "ours", "ours_low", "ours_high"]
+OURS = ["our_source", "our_target", "ours"]
 
 
 def ledger(files: list[Path], published: Path, tolerance: float, beyond: str) -> pd.DataFrame:
@@ -105,7 +105,8 @@ def beside(
         theory: our Table 7's rows, of one data set and number of shots.
 
     Returns:
-        A row for each of the paper's numbers and each of ours for it, in the paper's unit; means over seeds. The
+        A row for each of the paper's numbers and each of ours for it, in the paper's unit: means over seeds, and over
+        batches. Inference is ours without what makes it faster (variant ``baseline``), most likely as the paper's. The
         paper's times appear twice: beside our finished batches, and beside the time that launching them took, which
         is what they most likely are.
     """
@@ -121,13 +122,20 @@ def beside(
     return order[[*KEYS, "paper", "paper_std", *OURS, "unit", "note"]].reset_index(drop=True)
 
 
+def _costs(path: Path) -> pd.DataFrame:
+    """Table 1 or 2: the plainest variant, most likely the paper's, where there are several."""
+    table = read_table(path, {}, ["table", "source", "target", "method", "variant", "quantity", "value"])
+    table = table[table["variant"].isna() | (table["variant"] == "baseline")]
+    names = {"table": "item", "value": "ours"}
+    return table.assign(target=table["target"].fillna(table["source"])).rename(columns=names)[[*KEYS, "ours"]]
+
+
 def _noise(path: Path, clean: str) -> pd.DataFrame:
     """Table 5 in percent."""
-    table = read_table(path, {"metric": "top1"}, ["dataset", "source", "target", "reward", "value", "low", "high"])
-    table = table[table["reward"] != "none"]
-    numbers = {f"ours{end}": 100 * table[column] for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))}
+    table = read_table(path, {"metric": "top1"}, ["dataset", "source", "target", "reward", "value"])
     quantity = np.where(table["dataset"] == clean, "top1_clean", "top1_noise")
-    return table[["source", "target"]].assign(item="table5", method=table["reward"], quantity=quantity, **numbers)
+    measured = {"method": table["reward"], "quantity": quantity, "ours": 100 * table["value"]}
+    return table[["source", "target"]].assign(item="table5", **measured)
 
 
 def _theory(path: Path) -> pd.DataFrame:

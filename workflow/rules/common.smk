@@ -318,12 +318,10 @@ def noise_scores(dataset, run):
 
 
 def network(backbone):
-    """How a benchmark names a network: NAME=FOLDER, or NAME=MODEL with random weights, which cost as much time."""
+    """How a benchmark names a network; it reads the architecture alone."""
     if is_embedded(backbone):
         return f"{backbone}=local-dir:{TOP}/backbones/{backbone}"
-    entry = BACKBONES[backbone]["spec"]
-    local = entry.startswith("local-dir:")
-    return f"{backbone}={entry if local else entry.partition('/')[0]}"
+    return f"{backbone}={BACKBONES[backbone]['spec']}"
 
 
 def network_files(backbones):

@@ -71,9 +71,10 @@ rule measure_inference:
         ],
         batch=VISION["costs"]["batch"],
         repeats=VISION["costs"]["repeats"],
+        compile="--compile" if VISION["costs"].get("compile", True) else "--no-compile",
     shell:
         "prt vision benchmark-inference {params.models} {params.pairs} --batch {params.batch} "
-        "--repeats {params.repeats} --device {resources.device} --out {output} 2> {log}"
+        "--repeats {params.repeats} {params.compile} --device {resources.device} --out {output} 2> {log}"
 
 
 rule table1:

@@ -55,37 +55,41 @@ def _ours(row: pd.Series) -> str:
 
 @sober
 def figure(rows: pd.DataFrame) -> Figure:
-    """A panel per table and quantity: hollow circles are the paper's numbers, full ones ours."""
-    panels = list(dict.fromkeys(zip(rows["item"], rows["quantity"], rows["unit"].fillna(""), strict=True)))
-    lines = [rows[(rows["item"] == item) & (rows["quantity"] == quantity)] for item, quantity, _ in panels]
-    columns = 2
-    heights = [max(map(len, lines[i : i + columns])) + 5 for i in range(0, len(lines), columns)]
-    drawn = Figure(figsize=(7.4, 0.115 * sum(heights) + 0.3), layout="constrained")
-    axes = drawn.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (item, quantity, unit), here in zip(axes.flat, panels, lines, strict=False):
-        y = np.arange(len(here))
-        for column, full in (("paper", "none"), ("ours", COLOUR["prt"])):
-            colour = INK if column == "paper" else COLOUR["prt"]
-            axis.plot(here[column], y, "o", color=colour, markerfacecolor=full, markersize=3.6)
-        axis.hlines(y, here[["paper", "ours"]].min(axis=1), here[["paper", "ours"]].max(axis=1), INK, linewidth=0.4)
-        many = here["method"].nunique() > 1
-        axis.set_yticks(y, [_place(r) + (f", {METHOD[r['method']]}" if many else "") for _, r in here.iterrows()])
-        axis.set_ylim(len(here) - 0.5, -0.5)
-        axis.grid(axis="x")
-        axis.set_title(f"{TITLE[item]}, {QUANTITY[quantity]}", loc="right")
-        axis.set_xlabel(unit)
-        if unit == "%":
-            axis.set_xlim(0, 100)
-        elif quantity == "epsilon":
-            axis.set_xscale("symlog", linthresh=1e-3)
-            axis.set_xlim(left=0)
-        else:
-            axis.set_xscale("log")
+    """A row of panels per table, one for each quantity: hollow circles are the paper's numbers, full ones ours."""
+    items = dict(list(rows.groupby("item")))
+    lines = {item: list(dict.fromkeys(_line(r, here) for _, r in here.iterrows())) for item, here in items.items()}
+    drawn = Figure(
+        figsize=(7.4, 0.3 + sum(0.75 + 0.135 * len(names) for names in lines.values())), layout="constrained"
+    )
+    parts = drawn.subfigures(len(items), 1, height_ratios=[5.5 + len(names) for names in lines.values()], squeeze=False)
+    for part, (item, here) in zip(parts[:, 0], items.items(), strict=True):
+        part.suptitle(TITLE[item], fontsize=7.5, fontweight="bold")
+        quantities = list(dict.fromkeys(here["quantity"]))
+        for axis, quantity in zip(
+            part.subplots(1, len(quantities), sharey=True, squeeze=False)[0], quantities, strict=True
+        ):
+            of = here[here["quantity"] == quantity]
+            y = [lines[item].index(_line(r, here)) for _, r in of.iterrows()]
+            unit = of["unit"].iloc[0]
+            axis.hlines(y, of[["paper", "ours"]].min(axis=1), of[["paper", "ours"]].max(axis=1), INK, linewidth=0.4)
+            axis.plot(of["paper"], y, "o", color=INK, markerfacecolor="none", markersize=3.6)
+            axis.plot(of["ours"], y, "o", color=COLOUR["prt"], markersize=3.6)
+            axis.set_yticks(range(len(lines[item])), lines[item])
+            axis.set_ylim(len(lines[item]) - 0.5, -0.5)
+            axis.grid(axis="x")
+            axis.set_xlabel(QUANTITY[quantity] + (f" ({unit})" if isinstance(unit, str) else ""))
+            if quantity == "epsilon":
+                axis.set_xscale("symlog", linthresh=1e-3)
+            highest = np.nanmax(of[["paper", "ours"]].to_numpy())
+            axis.set_xlim(-0.02 * highest if quantity != "epsilon" else -1e-4, 100 if unit == "%" else 1.3 * highest)
     paper = Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="none", label="the paper")
     legend(drawn, [paper, Line2D([], [], color=COLOUR["prt"], marker="o", linestyle="none", label="ours")])
     return drawn
+
+
+def _line(row: pd.Series, here: pd.DataFrame) -> str:
+    """The name of a line among those of its table."""
+    return _place(row) + (f", {METHOD[row['method']]}" if here["method"].nunique() > 1 else "")
 
 
 def table(rows: pd.DataFrame) -> Figure:
