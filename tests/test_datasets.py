@@ -113,7 +113,7 @@ def test_bad_sources(prt: Prt, pictures: Path, tmp_path: Path) -> None:
     refused("embeded:digits", "unknown kind of data set source 'embeded': did you mean 'embedded'?")
     refused("embedded:digit", "unknown embedded data set 'digit': did you mean 'digits'?")
     refused("torchvision:Flower102", "unknown torchvision data set 'Flower102': did you mean 'Flowers102'?")
-    refused("huggingface:no/such", "check the name and the network")
+    refused("huggingface:no/such", "where there is a network, run `snakemake fetch`")
     refused(f"folder:{tmp_path / 'none'}", "does not exist; correct 'source'")
     refused(f"folder:{pictures}", "'classes' has 2 names, but", "--classes", '["a", "b"]')
     refused(f"folder:{pictures}", "'a' occurs twice", "--classes", '["a", "b", "a"]')

@@ -29,6 +29,10 @@ app.add_typer(vision, name="vision")
 
 Out = Annotated[Path, typer.Option(help="What to write.")]
 Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_clip, or local-dir:FOLDER.")]
+Source = Annotated[
+    str, typer.Option(help="paper:NAME, embedded:NAME, folder:PATH, torchvision:CLASS or huggingface:REPOSITORY.")
+]
+Downloads = Annotated[Path, typer.Option(help="Where downloads are kept.")]
 Data = Annotated[Path, typer.Option(help="Folder of a prepared data set.")]
 Head = Annotated[Path, typer.Option(help="File of a zero-shot head.")]
 BackboneName = Annotated[str, typer.Option(help="The backbone's name in the tables.")]
@@ -94,18 +98,35 @@ def pretrain(
 
 
 @vision.command()
+def fetch(source: Source, downloads: Downloads, out: Annotated[Path, typer.Option(help="Receipt to write.")]) -> None:
+    """Download what a data set's source needs."""
+    _network(True)
+    from prt.vision.fetch import fetch
+
+    fetch(source, downloads, out)
+
+
+@vision.command()
+def fetch_backbone(spec: Spec, out: Annotated[Path, typer.Option(help="Folder for local-dir: to write.")]) -> None:
+    """Download the weights of a backbone, and write them as a folder that local-dir: loads."""
+    _network(True)
+    from prt.vision.backbones import fetch_backbone
+
+    fetch_backbone(spec, out)
+
+
+@vision.command()
 def prepare(
-    source: Annotated[
-        str, typer.Option(help="embedded:NAME, folder:PATH, torchvision:CLASS or huggingface:REPOSITORY.")
-    ],
+    source: Source,
     out: Out,
-    downloads: Annotated[Path, typer.Option(help="Where downloads are kept.")] = Path("downloads"),
+    downloads: Downloads = Path("downloads"),
     classes: Annotated[str, typer.Option(help="Class names as a JSON list; empty: the source's own.")] = "[]",
     templates: Annotated[str, typer.Option(help="Prompts as a JSON list, with {} for the class.")] = "[]",
     validation: Annotated[float, typer.Option(help="Share of the training images held out.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share held out where the source has no test split.")] = 0.2,
 ) -> None:
-    """Make a data set: three splits and a manifest."""
+    """Make a data set, of what was fetched: three splits and a manifest."""
+    _network(False)
     for option, share in (("--validation", validation), ("--test", test)):
         if not 0 < share < 1:
             raise InputError(f"{option} is {share}, but a share of images lies between 0 and 1, as 0.1 does.")
@@ -539,6 +560,15 @@ def _device(name: str) -> "torch.device":
             "(in the pipeline: --set-resources RULE:gpu=0 RULE:device=cpu)."
         )
     return device
+
+
+def _network(allowed: bool) -> None:
+    """Allow or forbid the hubs' libraries to use the network, whatever the environment says.
+
+    They read these variables once, when they are imported.
+    """
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ[name] = "0" if allowed else "1"
 
 
 def _threads() -> None:

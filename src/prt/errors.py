@@ -20,3 +20,8 @@ def known(name: object, names: Iterable[object], what: str) -> None:
     near = get_close_matches(str(name), right, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(sorted(right))}."
     raise InputError(f"unknown {what} '{name}': {hint}")
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says: enough for one sentence."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

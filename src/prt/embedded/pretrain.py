@@ -11,7 +11,6 @@ from torch import Tensor
 
 from prt.embedded.glyphs import CORPORA, IMAGE_SIZE, batch, captions
 from prt.errors import known
-from prt.files import write_json, write_tensors
 from prt.training import Recipe, fit
 
 
@@ -54,6 +53,8 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
     # Five seconds of imports: only for those who train.
     from open_clip import CLIP, ClipLoss, SimpleTokenizer
 
+    from prt.vision.backbones import save_backbone
+
     model_cfg, glyphs = ARCHITECTURES[architecture], CORPORA[corpus]
     torch.manual_seed(seed)
     network = CLIP(**model_cfg)
@@ -79,8 +80,6 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
         checkpoint=checkpoint,
         identity=facts,
     )
-    config = out / "open_clip_config.json"
-    config.unlink(missing_ok=True)
-    write_tensors(out / "open_clip_model.safetensors", network.state_dict(), facts | {"recipe": asdict(recipe)})
-    write_json(config, {"model_cfg": model_cfg, "preprocess_cfg": PREPROCESS})
+    origin = {"architecture": architecture, "corpus": asdict(glyphs), "recipe": asdict(recipe), "seed": seed}
+    save_backbone(out, network.state_dict(), model_cfg, PREPROCESS, origin)
     checkpoint.unlink(missing_ok=True)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import Compose, PILToTensor
 
-from prt.errors import InputError, known
+from prt.errors import InputError, first_line, known
+from prt.files import read_json, remove, write_json, write_tensors
 
 CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
 
 
 @dataclass
@@ -62,17 +64,16 @@ def load_backbone(spec: str) -> Backbone:
         raise InputError(f"the weights '{pretrained}' need the model {other}: write {other}/{pretrained}.")
     try:
         clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:  # network, cache, wrong shapes: open_clip raises many kinds
         raise InputError(
-            f"the weights of {spec} could not be loaded ({_first_line(error)}); fetch them where there is a "
-            "network, or name a checkpoint that fits."
+            f"the weights of {spec} could not be loaded ({first_line(error)}); fetch them where there is a "
+            "network (`snakemake fetch`, or `prt vision fetch-backbone`), or name a checkpoint that fits."
         ) from error
-    return Backbone(spec, clip, open_clip.get_tokenizer(model), model_cfg, dict(clip.visual.preprocess_cfg))
+    return Backbone(spec, clip, tokenizer, model_cfg, dict(clip.visual.preprocess_cfg))
 
 
 def _load_local(folder: Path) -> Backbone:
-    from prt.files import read_json
-
     config = read_json(folder / CONFIG, "backbone configuration")
     name = f"local-dir:{folder}"
     try:
@@ -80,13 +81,43 @@ def _load_local(folder: Path) -> Backbone:
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # missing, truncated or wrong-shaped weights: open_clip raises many kinds
         raise InputError(
-            f"the backbone {folder} could not be loaded ({_first_line(error)}); delete the folder and make it again."
+            f"the backbone {folder} could not be loaded ({first_line(error)}); delete the folder and make it again."
         ) from error
     return Backbone(name, clip, tokenizer, config["model_cfg"], dict(clip.visual.preprocess_cfg))
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+def save_backbone(
+    out: Path,
+    weights: dict[str, Tensor],
+    model_cfg: dict[str, Any],
+    preprocess_cfg: dict[str, Any],
+    facts: dict[str, Any],
+) -> None:
+    """Write a folder in open_clip's own format, which ``local-dir:`` loads without a network.
+
+    Args:
+        out: gets open_clip_model.safetensors, then open_clip_config.json: a folder with the latter is whole.
+        facts: where the weights come from; kept in both files under ``prt``.
+    """
+    remove(out / CONFIG)
+    write_tensors(out / WEIGHTS, weights, facts)
+    write_json(out / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "prt": facts})
+
+
+def fetch_backbone(spec: str, out: Path) -> None:
+    """Load a backbone, from the network where it must, and write it as a folder for ``local-dir:``.
+
+    Raises:
+        InputError: as for ``load_backbone``; for a model whose tokenizer is not open_clip's own, which such a folder
+            could not give back.
+    """
+    loaded = load_backbone(spec)
+    if not isinstance(loaded.tokenizer, open_clip.SimpleTokenizer):
+        raise InputError(
+            f"the tokenizer of {spec} is a {type(loaded.tokenizer).__name__}, which a folder of open_clip does not "
+            "hold; choose a model with open_clip's own tokenizer."
+        )
+    save_backbone(out, loaded.clip.state_dict(), loaded.model_cfg, loaded.preprocess_cfg, {"spec": spec})
 
 
 class Classifier(nn.Module):

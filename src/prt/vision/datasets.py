@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image
 from torch.utils.data import Dataset
 
-from prt.errors import InputError, known
+from prt.errors import InputError, first_line, known
 from prt.files import fingerprint, read_json, remove, replacing, write_json
 from prt.progress import progress
 
@@ -58,40 +58,33 @@ def prepare(
     """Make ``out`` from ``source``.
 
     Args:
-        source: ``embedded:NAME`` (digits, mnist), ``folder:PATH``, ``torchvision:CLASS``,
-            ``huggingface:REPOSITORY`` or ``noise:STD:FOLDER`` (a prepared data set with noise on its pixels).
+        source: ``paper:NAME`` (one of ``prt.vision.catalogue``), ``embedded:NAME`` (digits, mnist), ``folder:PATH``,
+            ``torchvision:CLASS``, ``huggingface:REPOSITORY``, or ``noise:STD:FOLDER`` (a prepared data set with noise
+            on its pixels). Nothing is downloaded: ``prt.vision.fetch`` does that.
         root: where downloads are kept.
         classes: names for the prompts, in label order; default: the source's own.
-        templates: prompts with ``{}`` for the class name.
+        templates: prompts with ``{}`` for the class name; default: the source's own, or 'a photo of a {}.'.
         validation: share of the training images held out where the source has no validation split.
         test: share of all images held out where the source has no test split.
 
     Raises:
         InputError: for an unknown source, an empty class, an unreadable image, a wrong number of class names, …
     """
-    known_kinds = {
-        "embedded": _embedded,
-        "folder": _folder,
-        "torchvision": _torchvision,
-        "huggingface": _huggingface,
-        "noise": _noise,
-    }
-    kind, _, name = source.partition(":")
-    known(kind, known_kinds, "kind of data set source")
-    own, parts = known_kinds[kind](name, root)
+    own, parts = find(source, root)
+    templates = templates or own_templates(source)
     names = classes or own
     if len(names) != len(own):
         raise InputError(f"'classes' has {len(names)} names, but {source} has {len(own)} classes.")
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise InputError(f"class names of {source} must differ, but '{twice[0]}' occurs twice.")
-    for template in templates or TEMPLATES:
+    for template in templates:
         if "{}" not in template:
             raise InputError(f"the template '{template}' has no {{}} for the class name.")
     manifest: dict[str, Any] = {
         "kind": "vision",
         "source": source,
         "classes": names,
-        "templates": templates or list(TEMPLATES),
+        "templates": templates,
     }
     for split, part in parts.items():
         if wrong := sorted({label for label in part.labels if not 0 <= label < len(names)}):
@@ -108,6 +101,53 @@ def prepare(
         manifest[split] = {"images": len(part.labels), "bytes": (out / f"{split}.arrow").stat().st_size}
     manifest["fingerprint"] = fingerprint(digest.hexdigest(), names)
     write_json(out / "manifest.json", manifest)
+
+
+def find(source: str, root: Path) -> Found:
+    """The class names and the splits of a source, without a network.
+
+    Raises:
+        InputError: for an unknown source, or one whose files are not there or are not whole.
+    """
+    kind, name = kind_of(source)
+    return KINDS[kind](name, root)
+
+
+def kind_of(source: str) -> tuple[str, str]:
+    """The two halves of ``KIND:NAME``.
+
+    Raises:
+        InputError: for an unknown kind.
+    """
+    kind, _, name = source.partition(":")
+    known(kind, KINDS, "kind of data set source")
+    return kind, name
+
+
+def own_templates(source: str) -> list[str]:
+    """The prompts that belong to a source."""
+    kind, name = kind_of(source)
+    if kind == "noise":
+        return read_manifest(Path(name.partition(":")[2])).templates
+    if kind != "paper":
+        return list(TEMPLATES)
+    from prt.vision.catalogue import entry
+
+    return entry(name).templates
+
+
+def how_to_fetch(source: str, root: Path) -> str:
+    """What to do where the files of a source are missing."""
+    return (
+        f"where there is a network, run `snakemake fetch`, or `prt vision fetch --source {source} --downloads {root} "
+        "--out FILE`"
+    )
+
+
+def _paper(name: str, root: Path) -> Found:
+    from prt.vision.catalogue import entry, load
+
+    return load(entry(name), root)
 
 
 def _embedded(name: str, _root: Path) -> Found:
@@ -150,7 +190,24 @@ def _folder(name: str, _root: Path) -> Found:
 
 
 def _torchvision(name: str, root: Path) -> Found:
-    """A classification data set of torchvision by class name; files keep their own encoding where it lets them."""
+    folder = root / name
+    try:
+        data = torchvision_splits(name, folder, download=False)
+    except InputError:
+        raise
+    except Exception as error:  # missing, broken or half the files: torchvision raises many kinds
+        raise InputError(
+            f"torchvision finds no whole {name} in {folder} ({first_line(error)}); "
+            f"{how_to_fetch(f'torchvision:{name}', root)}, or put its files there by hand."
+        ) from error
+    classes = torchvision_classes(next(iter(data.values())))
+    if classes is None:
+        raise InputError(f"torchvision's {name} has no class names, so it is no classification data set.")
+    return classes, {split: torchvision_part(images, name) for split, images in data.items()}
+
+
+def torchvision_splits(name: str, folder: Path, download: bool) -> dict[str, Any]:
+    """The splits that a data set of torchvision has ('all' where it has none), by its class name."""
     import inspect
 
     import torchvision.datasets as module
@@ -160,9 +217,7 @@ def _torchvision(name: str, root: Path) -> Found:
     }
     known(name, kinds, "torchvision data set")
     parameters = inspect.signature(kinds[name]).parameters
-    options: dict[str, Any] = {"download": True} if "download" in parameters else {}
-    if "loader" in parameters:
-        options["loader"] = lambda path: Path(path).read_bytes()
+    options: dict[str, Any] = {"download": download} if "download" in parameters else {}
     if "split" in parameters:
         wanted: dict[str, dict[str, Any]] = {name: {"split": name} for name in ("train", "val", "valid", "test")}
     elif "train" in parameters:
@@ -172,43 +227,74 @@ def _torchvision(name: str, root: Path) -> Found:
     data = {}
     for split, chosen in wanted.items():
         try:
-            data[SPLIT_NAMES.get(split, split)] = kinds[name](root=str(root / name), **options, **chosen)
-        except Exception as error:  # network, checksum, missing files: torchvision raises many kinds
-            if split in ("val", "valid") and isinstance(error, ValueError):
-                continue  # this data set has no split of that name
-            raise InputError(
-                f"torchvision could not provide {name} ({error}); connect to the network, or put its files "
-                f"under {root / name}."
-            ) from error
-    first = next(iter(data.values()))
-    classes = getattr(first, "classes", getattr(first, "categories", None))
-    if classes is None:
-        raise InputError(f"torchvision's {name} has no class names, so it is no classification data set.")
+            data[SPLIT_NAMES.get(split, split)] = torchvision_split(name, folder, **options, **chosen)
+        except ValueError:
+            if split not in ("val", "valid"):
+                raise  # else this data set has no split of that name
+    return data
 
-    def part(images: Any) -> Part:
-        labels = getattr(images, "targets", getattr(images, "_labels", None))
-        if labels is None:
-            labels = [images[i][1] for i in range(len(images))]
 
-        def read(i: int) -> tuple[bytes, str]:
-            image = images[i][0]
-            return (image if isinstance(image, bytes) else _png(image)), f"{name}[{i}]"
+def torchvision_split(name: str, folder: Path, **options: Any) -> Any:
+    """One split of a data set of torchvision; its files keep their own encoding where it lets them."""
+    import inspect
 
-        return Part([int(label) for label in labels], read)
+    import torchvision.datasets as module
 
-    return [str(c) for c in classes], {split: part(images) for split, images in data.items()}
+    kind = getattr(module, name)
+    if "loader" in inspect.signature(kind).parameters:
+        options["loader"] = lambda path: Path(path).read_bytes()
+    return kind(root=str(folder), **options)
+
+
+def torchvision_classes(images: Any) -> list[str] | None:
+    """The class names of a data set of torchvision in label order, if it has any."""
+    classes = getattr(images, "classes", getattr(images, "categories", None))
+    return None if classes is None else [str(c) for c in classes]
+
+
+def torchvision_part(images: Any, name: str) -> Part:
+    """The examples of a data set of torchvision."""
+    labels = next((getattr(images, a) for a in ("targets", "_labels", "y") if hasattr(images, a)), None)
+    if labels is None:
+        labels = [images[i][1] for i in range(len(images))]
+
+    def read(i: int) -> tuple[bytes, str]:
+        image = images[i][0]
+        if isinstance(image, bytes):
+            return image, f"{name}[{i}]"
+        if file := getattr(image, "filename", ""):
+            image.close()
+            return Path(file).read_bytes(), file
+        return _png(image), f"{name}[{i}]"
+
+    return Part([int(label) for label in labels], read)
 
 
 def _huggingface(name: str, root: Path) -> Found:
-    """A data set of the Hugging Face hub, or a local folder that ``datasets.load_dataset`` takes."""
+    """A data set of the Hugging Face hub that was fetched, or a local folder that ``datasets.load_dataset`` takes."""
     import datasets
 
+    folder = Path(name) if Path(name).is_dir() else root / "hub" / name
+    if not folder.is_dir():
+        raise InputError(f"'{name}' is not in {folder}; {how_to_fetch(f'huggingface:{name}', root)}.")
     try:
-        data = datasets.load_dataset(name, cache_dir=str(root / "huggingface"))
-    except Exception as error:  # network, unknown repository, broken files: datasets raises many kinds
+        data = datasets.load_dataset(str(folder), cache_dir=str(root / "huggingface"))
+    except Exception as error:  # broken files, no data: datasets raises many kinds
         raise InputError(
-            f"Hugging Face datasets could not provide '{name}' ({error}); check the name and the network."
+            f"Hugging Face datasets cannot read {folder} ({first_line(error)}); delete the folder and make it again."
         ) from error
+    names, parts = hub_parts(data, name)
+    return names or [str(c) for c in range(max(max(p.labels) for p in parts.values()) + 1)], parts
+
+
+def hub_parts(data: Any, name: str) -> tuple[list[str] | None, dict[str, Part]]:
+    """The class names, if it has any, and the splits of a loaded data set of the Hugging Face hub.
+
+    Raises:
+        InputError: if it has no image column, no label column of class numbers, or no split 'train'.
+    """
+    import datasets
+
     features = next(iter(data.values())).features
     image = next((c for c, f in features.items() if isinstance(f, datasets.Image)), None)
     label = next((c for c in ("label", "labels", "cls", "fine_label") if c in features), None)
@@ -229,9 +315,7 @@ def _huggingface(name: str, root: Path) -> Found:
     parts = {SPLIT_NAMES[split]: part(rows) for split, rows in data.items() if split in SPLIT_NAMES}
     if "train" not in parts:
         raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
-    if isinstance(features[label], datasets.ClassLabel):
-        return list(features[label].names), parts
-    return [str(c) for c in range(max(max(p.labels) for p in parts.values()) + 1)], parts
+    return list(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None, parts
 
 
 def _noise(name: str, _root: Path) -> Found:
@@ -261,6 +345,16 @@ def _noise(name: str, _root: Path) -> Found:
         return Part(images.labels.tolist(), read)
 
     return manifest.classes, {split: part(number, split) for number, split in enumerate(SPLITS)}
+
+
+KINDS: dict[str, Callable[[str, Path], Found]] = {
+    "embedded": _embedded,
+    "folder": _folder,
+    "huggingface": _huggingface,
+    "noise": _noise,
+    "paper": _paper,
+    "torchvision": _torchvision,
+}
 
 
 def _all_splits(names: list[str], parts: dict[str, Part], validation: float, test: float) -> dict[str, Part]:

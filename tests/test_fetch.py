@@ -1,0 +1,432 @@
+"""Downloads, from a real server on this machine: whole or not at all, and mended where a run was killed."""
+
+import copy
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from conftest import CLASSES, draw
+from torchvision import datasets as torchvision_datasets
+
+from prt.embedded.pretrain import ARCHITECTURES
+from prt.errors import InputError
+from prt.vision.backbones import Classifier, fetch_backbone, load_backbone
+from prt.vision.catalogue import Archive, Entry, Hub, entry, load
+from prt.vision.datasets import Images, prepare, read_manifest
+from prt.vision.fetch import fetch, fetch_entry
+
+Prt = Callable[..., tuple[int, str, str]]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``files`` (path → bytes); sends only so many bytes of those in ``cut``; notes what was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.files: dict[str, bytes] = {}
+        self.cut: dict[str, int] = {}
+        self.asked: list[str] = []
+
+    def repository(self, name: str, files: dict[str, bytes]) -> None:
+        """Serve a data set repository as the Hugging Face hub does."""
+        siblings = [{"rfilename": file} for file in files]
+        info = {"_id": "0", "id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+        for revision in ("main", COMMIT):
+            self.files[f"/api/datasets/{name}/revision/{revision}"] = json.dumps(info).encode()
+        for file, content in files.items():
+            self.files[f"/datasets/{name}/resolve/{COMMIT}/{file}"] = content
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self.answer(False)
+
+    def do_GET(self) -> None:
+        self.answer(True)
+
+    def answer(self, body: bool) -> None:
+        path = self.path.split("?")[0]
+        self.server.asked.append(f"{self.command} {path}")
+        content = self.server.files.get(path)
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json" if path.startswith("/api/") else "application/octet-stream")
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if body:
+            self.wfile.write(content[: self.server.cut.get(path, len(content))])
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    draw(CLASSES[seed % 3], seed).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def birds(images: int = 9) -> dict[str, bytes]:
+    """CUB's layout with three classes; every third image is for testing."""
+    names = list(entry("cub").classes)[:3]
+    files = {f"images/{names[i % 3]}/{i}.jpg": png(i) for i in range(images)}
+    files["images.txt"] = "".join(f"{i + 1} {names[i % 3]}/{i}.jpg\n" for i in range(images)).encode()
+    files["image_class_labels.txt"] = "".join(f"{i + 1} {i % 3 + 1}\n" for i in range(images)).encode()
+    files["train_test_split.txt"] = "".join(f"{i + 1} {int(i % 4 < 3)}\n" for i in range(images)).encode()
+    files["classes.txt"] = "".join(f"{i} {name}\n" for i, name in enumerate(names, 1)).encode()
+    return {f"CUB_200_2011/{name}": content for name, content in files.items()}
+
+
+def served(server: Server, files: dict[str, bytes]) -> Entry:
+    """CUB's facts, for the small archive that the server now has."""
+    whole, content = entry("cub"), packed(files)
+    server.files["/CUB_200_2011.tgz"] = content
+    images = sum(name.endswith(".jpg") for name in files)
+    return replace(
+        whole,
+        classes=dict(list(whole.classes.items())[:3]),
+        images={"train": images - images // 4, "test": images // 4},
+        archives=(Archive([f"{server.url}/CUB_200_2011.tgz"], hashlib.md5(content).hexdigest()),),
+    )
+
+
+def left(root: Path) -> list[str]:
+    """All files under a folder."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_an_archive_is_fetched_once(server: Server, tmp_path: Path) -> None:
+    facts = served(server, birds())
+    known = fetch_entry(facts, tmp_path)
+    assert known == {"md5": {"CUB_200_2011.tgz": facts.archives[0].md5}}
+    assert {split: len(part.labels) for split, part in load(facts, tmp_path)[1].items()} == {"train": 7, "test": 2}
+    assert left(tmp_path) == sorted(["archives/cub/CUB_200_2011.tgz", *(f"paper/cub/{name}" for name in birds())])
+    asked = list(server.asked)
+    assert fetch_entry(facts, tmp_path) == known
+    assert server.asked == asked
+
+
+def test_the_next_address_is_tried(server: Server, tmp_path: Path) -> None:
+    facts = served(server, birds())
+    archive = facts.archives[0]
+    facts = replace(facts, archives=(replace(archive, urls=[f"{server.url}/gone/CUB_200_2011.tgz", *archive.urls]),))
+    fetch_entry(facts, tmp_path)
+    load(facts, tmp_path)
+    assert any("/gone/" in asked for asked in server.asked)
+
+
+def test_a_wrong_checksum(server: Server, tmp_path: Path) -> None:
+    """Another file, or a part of the right one, is refused, and nothing of it stays."""
+    facts = served(server, birds())
+    path = "/CUB_200_2011.tgz"
+    for spoil in ("changed", "cut"):
+        if spoil == "changed":
+            right, server.files[path] = server.files[path], b"another file"
+        else:
+            server.files[path], server.cut[path] = right, 500
+        with pytest.raises(InputError, match=r"Birds-200-2011: what http.* has not the published MD5 .*; fetch again"):
+            fetch_entry(facts, tmp_path)
+        assert left(tmp_path) == []
+    del server.cut[path]
+    fetch_entry(facts, tmp_path)
+    load(facts, tmp_path)
+
+
+def test_no_network_and_nothing_there(server: Server, tmp_path: Path) -> None:
+    facts = served(server, birds())
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(InputError, match=r"could not be downloaded \(URLError.*put the file there by hand, as .*tgz"):
+        fetch_entry(facts, tmp_path)
+    assert left(tmp_path) == []
+    # The archive that a user has put there by hand is taken without a network.
+    by_hand = facts.archive_folder(tmp_path) / "CUB_200_2011.tgz"
+    by_hand.write_bytes(server.files["/CUB_200_2011.tgz"])
+    fetch_entry(facts, tmp_path)
+    load(facts, tmp_path)
+
+
+def test_what_a_killed_download_left(server: Server, tmp_path: Path) -> None:
+    facts = served(server, birds())
+    folder = facts.archive_folder(tmp_path)
+    folder.mkdir(parents=True)
+    whole = server.files["/CUB_200_2011.tgz"]
+    (folder / ".CUB_200_2011.tgz.part").write_bytes(whole[:700])
+    (folder / "CUB_200_2011.tgz").write_bytes(whole[:900])  # as by a copy that was broken off
+    fetch_entry(facts, tmp_path)
+    load(facts, tmp_path)
+    assert left(folder) == ["CUB_200_2011.tgz"]
+
+
+KILLED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from prt.vision.catalogue import Archive, entry
+from prt.vision.fetch import fetch_entry
+facts = replace(entry("cub"), archives=(Archive([sys.argv[1]], sys.argv[2]),))
+print("ready", flush=True)
+fetch_entry(facts, Path(sys.argv[3]))
+"""
+
+
+def test_killed_while_unpacking(server: Server, tmp_path: Path) -> None:
+    files = birds() | {f"CUB_200_2011/parts/{i}.txt": bytes(20) for i in range(20_000)}
+    facts = served(server, files)
+    archive = facts.archives[0]
+    command = [sys.executable, "-c", KILLED, archive.urls[0], archive.md5, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    aside = tmp_path / "paper" / ".cub.part"
+    deadline = time.monotonic() + 120
+    while not (aside / "CUB_200_2011" / "parts").is_dir():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    unpacked = left(aside)
+    assert 0 < len(unpacked) < len(files)
+    assert not facts.folder(tmp_path).exists()
+    with pytest.raises(InputError, match="is not in"):
+        load(facts, tmp_path)
+    (aside / "stray").write_bytes(b"of an older archive")
+    fetch_entry(facts, tmp_path)
+    load(facts, tmp_path)
+    assert left(facts.folder(tmp_path)) == sorted(files)
+    assert not aside.exists()
+
+
+def test_an_archive_in_an_archive_and_bare_files(server: Server, tmp_path: Path) -> None:
+    """Caltech-101's archive holds another; two of Flowers' files are not packed at all."""
+    import zipfile
+
+    inner = packed({"101_ObjectCategories/Faces/image_0001.jpg": png(1)})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("caltech-101/101_ObjectCategories.tar.gz", inner)
+        archive.writestr("__MACOSX/other", b"")
+    server.files |= {"/caltech-101.zip": buffer.getvalue(), "/setid.mat": b"numbers"}
+
+    def local(name: str, file: str) -> Entry:
+        facts = entry(name)
+        archive = next(a for a in facts.archives if a.file == file)
+        sums = hashlib.md5(server.files[f"/{file}"]).hexdigest()
+        return replace(facts, archives=(replace(archive, urls=[f"{server.url}/{file}"], md5=sums),))
+
+    fetch_entry(local("caltech101", "caltech-101.zip"), tmp_path)
+    assert left(tmp_path / "paper" / "caltech101") == ["caltech101/101_ObjectCategories/Faces/image_0001.jpg"]
+    fetch_entry(local("flowers", "setid.mat"), tmp_path)
+    assert left(tmp_path / "paper" / "flowers") == ["flowers-102/setid.mat"]
+
+
+def test_torchvision(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIFAR-10 by torchvision's own download, after a killed run that left a folder without all its files."""
+    import pickle
+
+    rng = np.random.default_rng(0)
+    files = {"batches.meta": pickle.dumps({"label_names": ["airplane", "bird"]})}
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        pixels = rng.integers(0, 256, (20, 3072), dtype=np.uint8)
+        files[name] = pickle.dumps({"data": pixels, "labels": [0, 1] * 10})
+    kind = torchvision_datasets.CIFAR10
+    content = packed({f"cifar-10-batches-py/{name}": body for name, body in files.items()})
+    server.files["/cifar-10-python.tar.gz"] = content
+    monkeypatch.setattr(kind, "url", f"{server.url}/cifar-10-python.tar.gz")
+    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(content).hexdigest())
+    sums = {name: hashlib.md5(body).hexdigest() for name, body in files.items()}
+    monkeypatch.setattr(kind, "train_list", [[name, sums[name]] for name, _ in kind.train_list])
+    monkeypatch.setattr(kind, "test_list", [[name, sums[name]] for name, _ in kind.test_list])
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": sums["batches.meta"]})
+
+    with pytest.raises(InputError, match=r"finds no whole CIFAR10 in .*--source torchvision:CIFAR10"):
+        prepare("torchvision:CIFAR10", tmp_path / "out", root=tmp_path)
+    (tmp_path / ".CIFAR10.part" / "cifar-10-batches-py").mkdir(parents=True)
+    (tmp_path / ".CIFAR10.part" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
+    fetch("torchvision:CIFAR10", tmp_path, tmp_path / "receipt.json")
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    assert receipt == {"source": "torchvision:CIFAR10", "classes": 2, "images": {"test": 20, "train": 100}}
+    asked = list(server.asked)
+    fetch("torchvision:CIFAR10", tmp_path, tmp_path / "receipt.json")
+    prepare("torchvision:CIFAR10", tmp_path / "out", root=tmp_path)
+    assert server.asked == asked
+    assert read_manifest(tmp_path / "out").classes == ["airplane", "bird"]
+
+
+def shapes(tmp_path: Path, pictures: Path) -> dict[str, bytes]:
+    """The files of a data set repository of the hub."""
+    import datasets
+
+    rows = datasets.load_dataset("imagefolder", data_dir=str(pictures), cache_dir=str(tmp_path / "cache"))["train"]
+    rows.to_parquet(tmp_path / "rows.parquet")
+    return {"README.md": b"# Shapes\n", "data/train-00000-of-00001.parquet": (tmp_path / "rows.parquet").read_bytes()}
+
+
+def run(server: Server, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own that knows this server as the hub, but is told to be offline."""
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    environment = os.environ | offline | {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "prt.cli", "vision", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_the_hub(server: Server, tmp_path: Path, pictures: Path) -> None:
+    """Fetching uses the network though the environment forbids it; preparing never does."""
+    server.repository("me/shapes", files := shapes(tmp_path, pictures))
+    source, root, out = "huggingface:me/shapes", tmp_path / "downloads", tmp_path / "receipt.json"
+    prepared = run(server, "prepare", "--source", source, "--downloads", root, "--out", tmp_path / "out")
+    assert prepared.returncode == 1
+    assert "--source huggingface:me/shapes" in prepared.stderr
+    assert not server.asked
+
+    parquet = "data/train-00000-of-00001.parquet"
+    path = f"/datasets/me/shapes/resolve/{COMMIT}/{parquet}"
+    missing = server.files.pop(path)
+    done = run(server, "fetch", "--source", source, "--downloads", root, "--out", out)
+    assert done.returncode == 1
+    assert f"{root}/hub/me/shapes could not be made" in done.stderr.splitlines()[-1]
+    assert not out.exists() and not (root / "hub" / "me" / "shapes").exists()
+
+    server.files[path] = missing
+    done = run(server, "fetch", "--source", source, "--downloads", root, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text()) == {
+        "source": source,
+        "repository": "me/shapes",
+        "revision": COMMIT,
+        "classes": 3,
+        "images": {"train": 60},
+    }
+    assert left(root / "hub" / "me" / "shapes") == sorted([".fetched.json", *files])
+
+    first = out.read_bytes()
+    server.asked.clear()
+    assert run(server, "fetch", "--source", source, "--downloads", root, "--out", out).returncode == 0
+    prepared = run(server, "prepare", "--source", source, "--downloads", root, "--out", tmp_path / "out")
+    assert prepared.returncode == 0, prepared.stderr
+    assert out.read_bytes() == first
+    assert not server.asked
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.classes == sorted(CLASSES)
+    assert Images(manifest, "train")[0][0] in {file.read_bytes() for file in pictures.rglob("*.png")}
+
+
+def test_files_of_a_repository(server: Server, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a repository in the catalogue only the files that are needed come, at the revision of the facts."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    files = shapes(tmp_path, pictures)
+    server.repository("timm/resisc45", files | {"other/large.bin": b"not needed"})
+    facts = replace(
+        entry("resisc45"),
+        hub=Hub("timm/resisc45", COMMIT, "parquet", {"train": "data/train-*.parquet"}),
+        classes={name: name for name in sorted(CLASSES)},
+        images={"train": 60},
+    )
+    assert fetch_entry(facts, tmp_path) == {"repository": "timm/resisc45", "revision": COMMIT}
+    assert load(facts, tmp_path)[0] == sorted(CLASSES)
+    assert left(facts.folder(tmp_path)) == [".fetched.json", "data/train-00000-of-00001.parquet"]
+    other = replace(facts, name="other", hub=replace(facts.hub, files={"test": "data/test-*.parquet"}))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"timm/resisc45 of the hub has no file data/test-.*parquet at {COMMIT}"):
+        fetch_entry(other, tmp_path)
+
+
+def test_receipts_of_what_needs_no_download(prt: Prt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "1")  # put back after the test
+    out = tmp_path / "receipt.json"
+    code, _, _ = prt("vision", "fetch", "--source", "embedded:digits", "--downloads", tmp_path, "--out", out)
+    assert (code, json.loads(out.read_text())) == (0, {"source": "embedded:digits"})
+    code, _, complaint = prt("vision", "fetch", "--source", "papers:cub", "--downloads", tmp_path, "--out", out)
+    assert code == 1
+    assert "unknown kind of data set source 'papers': did you mean 'paper'?" in complaint
+
+
+@pytest.mark.parametrize("model", ["RN50-quickgelu", "convnext_base"])
+def test_a_backbone_without_a_network(model: str, tmp_path: Path) -> None:
+    """A folder of a fetched model gives the same features, head, preprocessing and tokens as the model itself."""
+    clip = open_clip.create_model(model, precision="fp32")
+    torch.save(clip.state_dict(), tmp_path / "weights.pt")
+    spec = f"{model}/{tmp_path / 'weights.pt'}"
+    fetch_backbone(spec, tmp_path / "folder")
+    config = json.loads((tmp_path / "folder" / "open_clip_config.json").read_text())
+    assert config["prt"] == {"spec": spec}
+    assert config["model_cfg"] == open_clip.get_model_config(model)
+    before, after = load_backbone(spec), load_backbone(f"local-dir:{tmp_path / 'folder'}")
+    assert after.fingerprint() == before.fingerprint()
+    assert after.preprocess_cfg == before.preprocess_cfg
+    texts = ["a photo of a cat.", "a  Photo, of 12 DOGS"]
+    assert torch.equal(after.tokenizer(texts), before.tokenizer(texts))
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    features = []
+    for loaded in (before, after):
+        loaded.clip.eval()
+        # With a head of ones in the diagonal the logits are the features.
+        head = torch.eye(config["model_cfg"]["embed_dim"])
+        images = Classifier(loaded.clip.visual, head, torch.tensor(1.0), loaded.preprocess_cfg)
+        with torch.no_grad():
+            features.append((images(pixels), loaded.clip.encode_text(loaded.tokenizer(texts), normalize=True)))
+    for ours, theirs in zip(*features, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_a_backbone_whose_tokenizer_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder could not give back a tokenizer of the hub's, so none is written."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]")))
+    words.save_pretrained(tmp_path / "words")
+    config = copy.deepcopy(ARCHITECTURES["vit-s"])
+    config["text_cfg"] |= {"hf_tokenizer_name": str(tmp_path / "words")}
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"elsewhere": config})
+    torch.save(open_clip.create_model("elsewhere").state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="is a HFTokenizer, which a folder of open_clip does not hold; choose a model"):
+        fetch_backbone(f"elsewhere/{tmp_path / 'weights.pt'}", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
