@@ -78,13 +78,14 @@ def make_caltech101(folder: Path, facts: Entry, _patch: pytest.MonkeyPatch) -> M
     return {"all": pairs}
 
 
-def make_cars(folder: Path, facts: Entry, _patch: pytest.MonkeyPatch) -> Made:
-    """The hub's shards: two for training, one for testing."""
+def make_shards(folder: Path, facts: Entry, _patch: pytest.MonkeyPatch) -> Made:
+    """The hub's shards of Cars and Country211: two for training, one for testing."""
+    kind = {"cars": "WEBP", "country211": "JPEG"}[facts.name]
     made: Made = {
-        split: [(picture(i + 50 * len(split), "WEBP"), i % len(facts.classes)) for i in range(n)]
-        for split, n in facts.images.items()
+        split: [(picture(i + 50 * len(split), kind), i % len(facts.classes)) for i in range(facts.images[split])]
+        for split in ("train", "test")
     }
-    write(folder / "classnames.txt", "\n".join(facts.classes) + "\n")
+    write(folder / "classnames.txt", "\n".join(facts.classes.values()) + "\n")
     for split, shards in (("train", 2), ("test", 1)):
         write(folder / split / "nshards.txt", str(shards))
         per_shard = -(-len(made[split]) // shards)
@@ -92,8 +93,9 @@ def make_cars(folder: Path, facts: Entry, _patch: pytest.MonkeyPatch) -> Made:
             with tarfile.open(folder / split / f"{shard}.tar", "w") as tar:
                 for i in range(shard * per_shard, min((shard + 1) * per_shard, len(made[split]))):
                     content, label = made[split][i]
-                    for suffix, body in (("cls", str(label).encode()), ("webp", content)):
-                        member = tarfile.TarInfo(f"s{i:07}.{suffix}")
+                    suffix = kind.lower().replace("jpeg", "jpg")
+                    for ending, body in (("cls", str(label).encode()), (suffix, content)):
+                        member = tarfile.TarInfo(f"s{i:07}.{ending}")
                         member.size = len(body)
                         tar.addfile(member, io.BytesIO(body))
     return made
@@ -132,8 +134,8 @@ def make_cifar100(folder: Path, facts: Entry, patch: pytest.MonkeyPatch) -> Made
     return made
 
 
-def make_country211(folder: Path, facts: Entry, _patch: pytest.MonkeyPatch) -> Made:
-    """Folders, in whose order the images come."""
+def make_country211_by_hand(folder: Path, facts: Entry, _patch: pytest.MonkeyPatch) -> Made:
+    """OpenAI's archive: folders, in whose order the images come."""
     codes = list(facts.classes)
     made = plan(facts.images, len(codes))
     for split, pairs in made.items():
@@ -216,10 +218,11 @@ def md5(path: Path) -> str:
 LAYOUTS: dict[str, tuple[Callable[[Path, Entry, pytest.MonkeyPatch], Made], Entry]] = {
     "aircraft": (make_aircraft, small("aircraft", 3)),
     "caltech101": (make_caltech101, small("caltech101", 6, images={"train": 12, "test": 12}, train_per_class=2)),
-    "cars": (make_cars, small("cars", 3)),
+    "cars": (make_shards, small("cars", 3)),
     "cars by hand": (make_cars_by_hand, small("cars", 3)),
     "cifar100": (make_cifar100, small("cifar100", 3)),
-    "country211": (make_country211, small("country211", 3)),
+    "country211": (make_shards, small("country211", 3)),
+    "country211 by hand": (make_country211_by_hand, small("country211", 3)),
     "cub": (make_cub, small("cub", 3)),
     "flowers": (make_flowers, small("flowers", 102)),
     "resisc45": (make_resisc45, small("resisc45", 3)),
@@ -342,7 +345,8 @@ def test_half_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "aircraft": "fgvc-aircraft-2013b/data/images_variant_val.txt",
         "cars": "test/0.tar",
         "cifar100": "cifar-100-python/test",
-        "country211": "country211/valid",
+        "country211": "classnames.txt",
+        "country211 by hand": "country211/valid",
         "cub": "CUB_200_2011/train_test_split.txt",
         "flowers": "flowers-102/setid.mat",
         "resisc45": "data/test-00000-of-00001.parquet",

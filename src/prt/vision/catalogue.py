@@ -2,7 +2,7 @@
 
 The facts are data, one file for each in ``paper/``. Its ``classes`` give, in label order, the name that a class has in
 the files and the name that goes into the prompts. Labels and prompts can so be compared, and are: where the files' own
-names differ from these in any place, nothing is loaded.
+name of a class is neither of its two, nothing is loaded.
 
 The files lie in ``DOWNLOADS/paper/NAME``, which ``prt.vision.fetch`` makes.
 """
@@ -85,7 +85,8 @@ class Entry:
 
     ``images`` is the published number of images of each split. ``train_per_class``: the source has no splits; so many
     images of each class are drawn for training with a fixed seed, the rest are for testing. ``by_hand`` is the folder
-    in torchvision's layout that a user may have put there.
+    in torchvision's layout that a user may have put there, and that is then read instead of the hub's files; these
+    may lack the validation split.
     """
 
     name: str
@@ -149,17 +150,16 @@ def load(facts: Entry, root: Path) -> Found:
             f"{facts.title} in {folder} has {len(labels)} classes, but {len(published)} are known; {again}."
         )
     for number, (found, expected) in enumerate(zip(labels, published, strict=True)):
-        if found != expected:
+        if found not in (expected, facts.classes[expected]):
             raise InputError(
                 f"class {number} of {facts.title} is '{found}' in {folder}, but '{expected}' in the list that the "
                 f"prompts come from; {again}."
             )
-    for split, expected_images in facts.images.items():
-        found_images = len(parts[split].labels) if split in parts else 0
-        if found_images != expected_images:
+    for split, part in parts.items():
+        if len(part.labels) != facts.images[split]:
             raise InputError(
-                f"{facts.title} has {found_images} images in split '{split}' of {folder}, but {expected_images} are "
-                f"published; {again}."
+                f"{facts.title} has {len(part.labels)} images in split '{split}' of {folder}, but "
+                f"{facts.images[split]} are published; {again}."
             )
     return list(facts.classes.values()), parts
 
