@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from prt.errors import InputError
-from prt.figures import entropy, strength, style, theory_table, transfer_bars
+from prt.figures import costs_table, entropy, strength, style, theory_table, transfer_bars
 
 SOURCES = ["vit-s-poor", "rn12-rich"]
 TARGETS = ["vit-s-poor", "vit-b-poor", "rn12-rich", "rn24-rich"]
@@ -113,11 +113,33 @@ def theory_frame(
     return pd.DataFrame(rows, columns=THEORY)
 
 
+def costs_frame(pairs: tuple[tuple[str, str], ...] = (("RN50", "ViT-B-16"), ("ViT-B-16", "ViT-L-14"))) -> pd.DataFrame:
+    """Made-up measurements of Table 2 on a GPU; a network alone has no streams."""
+    rows = []
+    for number, ((s, t), method, variant) in enumerate(
+        itertools.product(pairs, ("ft", "eft", "prt"), ("baseline", "+ bf16", "+ streams"))
+    ):
+        if method == "ft" and variant == "+ streams":
+            continue
+        for quantity, value, std, unit in (
+            ("time_per_batch", 40.25 + number, 1.25, "ms"),
+            ("launch_time_per_batch", 4.5 + number / 100, 0.1, "ms"),
+            ("peak_memory", 2.5 + number / 100, np.nan, "GB"),
+            ("flop_bound", 14.4 + number, np.nan, "ms"),
+        ):
+            precision = "fp32" if variant == "baseline" else "bf16"
+            rows.append(("table2", s, t, method, variant, 128, precision, quantity, value, std, unit))
+    columns = "table source target method variant batch precision quantity value std unit"
+    facts = {"peak_from": "datasheet", "device": "NVIDIA A100-SXM4-80GB", "torch": "2.14.1"}
+    return pd.DataFrame(rows, columns=columns.split()).assign(**facts)
+
+
 DRAW: dict[str, Callable[[Path], None]] = {
     "figure2": lambda stem: transfer_bars.draw(summary_table(), PANELS, stem),
     "figure6a": lambda stem: entropy.draw_curves(curves_table(), stem),
     "figure6b": lambda stem: entropy.draw_transfer(summary_table(), stem),
     "strength": lambda stem: strength.draw(summary_table(), stem),
+    "table2": lambda stem: costs_table.draw(costs_frame(), stem),
     "table7": lambda stem: theory_table.draw(theory_frame(), stem),
 }
 
@@ -265,6 +287,40 @@ def test_what_was_not_tried_everywhere_is_drawn_where_it_was() -> None:
     pairs = theory_table.select(theory_frame().query("source != 'rn12-rich' or shots == 'full'"))
     texts = [text.get_text() for text in theory_table.figure(pairs).axes[0].texts]
     assert texts.count("–") == 3 * len(TARGETS)
+
+
+def test_costs_stand_in_the_line_of_their_pair_and_the_group_of_their_method() -> None:
+    """Each text of the picture, read from left to right and from top to bottom."""
+    texts = costs_table.figure(costs_frame()).axes[0].texts
+    lines: dict[float, list[tuple[float, str]]] = {}
+    for text in texts:
+        lines.setdefault(text.get_position()[1], []).append((text.get_position()[0], text.get_text()))
+    read = [[text for _, text in sorted(lines[y])] for y in sorted(lines)]
+    assert read[0] == ["FT", "EFT", "PRT"]
+    assert read[1] == ["memory", "time", "launch", "bound"] * 3
+    assert read[2] == ["source", "target", "variant", "precision", *["(GB)", "(ms)", "(ms)", "(ms)"] * 3]
+    first = ["2.50", "40.2 ± 1.2", "4.50", "14.4"]
+    assert read[3][:8] == ["RN50", "ViT-B-16", "baseline", "fp32", *first]
+    assert read[5][:6] == ["+ streams", "bf16", *"––––"]
+    assert read[5][6:10] == ["2.55", "45.2 ± 1.2", "4.55", "19.4"]
+    assert read[6][:3] == ["ViT-B-16", "ViT-L-14", "baseline"]
+    assert read[9] == ["batch 128; NVIDIA A100-SXM4-80GB; torch 2.14.1; bound: FLOPs at its data sheet's peak"]
+    training = costs_frame((("RN50", ""),)).assign(table="table1", target=np.nan, variant=np.nan)
+    training = training.drop_duplicates(["method", "quantity"]).replace({"eft": "prt_cached"})
+    texts = costs_table.figure(training).axes[0].texts
+    assert [text.get_text() for text in texts if text.get_position()[1] == texts[0].get_position()[1]] == [
+        "network",
+        "precision",
+        *["(GB)", "(ms)", "(ms)", "(ms)"] * 3,
+    ]
+
+
+def test_costs_of_two_devices_are_not_mixed(tmp_path: Path) -> None:
+    """Nor are both tables."""
+    costs = costs_frame()
+    for column in ("device", "table"):
+        with pytest.raises(InputError, match=f"more than one '{column}'"):
+            costs_table.draw(pd.concat([costs, costs.assign(**{column: "other"})]), tmp_path / "table")
 
 
 def test_a_missing_source_is_named() -> None:

@@ -412,7 +412,7 @@ def figure(
     name: Annotated[
         str,
         typer.Argument(
-            help="transfer-bars, entropy-curves, entropy-transfer, strength, theory-table, noise-table, "
+            help="transfer-bars, entropy-curves, entropy-transfer, strength, theory-table, costs-table, noise-table, "
             "ledger or beside."
         ),
     ],
@@ -429,6 +429,7 @@ def figure(
     curves = [*place, "alpha", "iteration", "method", "metric", "value"]
     summary = [*place, "target", "method", "alpha", "strength", "metric", "value", "low", "high"]
     theory = [*place, "target", "alpha", "seed", "epsilon", "C", "bound"]
+    costs = ["table", "source", "target", "method", "variant", "batch", "precision", "quantity", "value", "std", "unit"]
     noise = ["dataset", "source", "target", "reward", "metric", "value", "low", "high"]
     zero_shot = ["dataset", "backbone", "metric", "ours", "low", "high", "published", "tolerance", "verdict"]
     numbers = ["item", "source", "target", "method", "quantity", "paper", "ours", "our_source", "our_target", "unit"]
@@ -439,6 +440,7 @@ def figure(
         "entropy-transfer": ("entropy", "draw_transfer", summary),
         "strength": ("strength", "draw", summary),
         "theory-table": ("theory_table", "draw", theory),
+        "costs-table": ("costs_table", "draw", [*costs, "peak_from", "device", "torch"]),
         "noise-table": ("noise_table", "draw", noise),
         "ledger": ("ledger", "draw", zero_shot),
         "beside": ("beside", "draw", numbers),

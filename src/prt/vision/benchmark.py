@@ -6,7 +6,7 @@ process of its own, so that its memory is its own.
 
 On a GPU a batch is timed by two CUDA events around it, with the device synchronised before and after. Beside it stands
 the launch time: how long the host was busy until the call returned, with the device's work still under way. The
-paper's times of Table 2 are shorter than its card could have finished the work in; they are near a launch time.
+paper's times of Table 2 are shorter than its card could have finished the work in: launch times, most likely.
 """
 
 import multiprocessing
@@ -55,9 +55,8 @@ NEED_SEVERAL = ("shared input", "streams")
 TRAINING = ("ft", "prt", "prt_cached")
 COMBINED: dict[str, Callable[..., Tensor]] = {"ft": combine.log_probs, "eft": combine.eft, "prt": combine.prt}
 
-# Dense peak in FLOP/s of tensor cores (bf16, tf32) and of plain float32, from NVIDIA's data sheets of the A100
-# ("NVIDIA A100 Tensor Core GPU", 2021), the H100 SXM (whitepaper "NVIDIA H100 Tensor Core GPU Architecture", table 2)
-# and the H200, which computes as the H100 SXM does.
+# Dense peak in FLOP/s of tensor cores (bf16, tf32) and of plain float32, from NVIDIA's "A100 Tensor Core GPU" data
+# sheet and "H100 Tensor Core GPU Architecture" white paper (SXM); the H200's data sheet has the H100's numbers.
 A100 = {"bf16": 312e12, "tf32": 156e12, "fp32": 19.5e12}
 H100 = {"bf16": 989.4e12, "tf32": 494.7e12, "fp32": 66.9e12}
 PEAKS = {
@@ -100,7 +99,7 @@ def training(models: dict[str, str], batch: int, device: torch.device, precision
     _check(batch, repeats, device)
     counts = {name: (count(spec, batch, backward=False), count(spec, batch)) for name, spec in models.items()}
     recipe, rows = Recipe(batch=batch, precision=precision), []  # type: ignore[arg-type]
-    reach, peak_from = _apart(batch, _peaks, device)
+    facts, reach = _apart(batch, _about, device)
     with progress("benchmark training", len(models) * len(TRAINING), "measurement") as bar:
         for (name, spec), method in product(models.items(), TRAINING):
             measured = _apart(batch, _train, spec, method, recipe, device, repeats)
@@ -109,7 +108,7 @@ def training(models: dict[str, str], batch: int, device: torch.device, precision
             place = ["table1", name, None, method, None, batch, precision]
             rows += _rows(place, measured, bound)
             bar.update()
-    return _table(rows, device, peak_from)
+    return _table(rows, facts)
 
 
 def inference(
@@ -123,8 +122,8 @@ def inference(
     """Table 2: a batch through the fine-tuned target alone, EFT (three networks) and PRT (two).
 
     The column ``variant`` says what makes it faster; each variant holds those before it. The first, ``baseline``, is
-    float32, one network after the other, images in the usual order of their axes: most likely the paper's. On a CPU
-    there are no streams.
+    float32, one network after the other, images in the usual order of their axes, as code without further thought
+    runs. On a CPU there are no streams.
 
     Args:
         models: name → architecture, see :func:`architecture`.
@@ -147,7 +146,7 @@ def inference(
     elif compiled:
         measures.append("compile")
     counts = {name: count(spec, batch, backward=False) for name, spec in models.items()}
-    reach, peak_from = _apart(batch, _peaks, device)
+    facts, reach = _apart(batch, _about, device)
     jobs = []
     for pair, method in product(pairs, COMBINED):
         possible = [m for m in measures if method != "ft" or m not in NEED_SEVERAL]
@@ -163,7 +162,7 @@ def inference(
             bound = _bound([counts[name] for name in networks], precision, device, reach)
             rows += _rows(["table2", source, target, method, variant, batch, precision], measured, bound)
             bar.update()
-    return _table(rows, device, peak_from)
+    return _table(rows, facts)
 
 
 def architecture(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -360,19 +359,30 @@ def _measure(step: Callable[[], object], device: torch.device, repeats: int, bef
     return Measured(times, launches, memory(device, peak=True) - before)
 
 
-def _peaks(device: torch.device) -> tuple[dict[str, float], str]:
-    """Peak FLOP/s of each precision, and where it is from: a data sheet, or a large product measured here."""
+def _about(device: torch.device) -> tuple[dict[str, str], dict[str, float]]:
+    """On what is measured, and its peak FLOP/s in each precision: a data sheet's, or that of a large product here."""
     _start(device)
-    name = _name(device)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        found = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        threads = torch.get_num_threads()
+        name = f"{found[0] if found else 'CPU'}, {threads} thread{'s' if threads > 1 else ''}"
+    facts = {"device": name, "torch": torch.__version__}
     if name in PEAKS:
-        return PEAKS[name], "datasheet"
-    size, found = (8192 if device.type == "cuda" else 1536), {}
+        return {"peak_from": "datasheet"} | facts, PEAKS[name]
+    return {"peak_from": "matmul"} | facts, _attained(device)
+
+
+def _attained(device: torch.device) -> dict[str, float]:
+    """FLOP/s of a product of two large matrices, the best of a few."""
+    size, reached = (8192 if device.type == "cuda" else 1536), {}
     for precision in ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16"):
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
         measured = _measure(partial(torch.mm, matrix, matrix), device, 5, 0.0)
-        found[precision] = 2 * size**3 / (min(measured.times) / 1000)
-    return found, "matmul"
+        reached[precision] = 2 * size**3 / (min(measured.times) / 1000)
+    return reached
 
 
 def _bound(networks: Sequence[dict[str, int]], precision: str, device: torch.device, reach: dict[str, float]) -> float:
@@ -403,15 +413,5 @@ def _rows(place: list[Any], measured: Measured, bound: float) -> list[list[Any]]
     return rows
 
 
-def _table(rows: list[list[Any]], device: torch.device, peak_from: str) -> pd.DataFrame:
-    facts = {"peak_from": peak_from, "device": _name(device), "torch": torch.__version__}
+def _table(rows: list[list[Any]], facts: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).assign(**facts)
-
-
-def _name(device: torch.device) -> str:
-    """The device as its maker calls it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    found = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    threads = torch.get_num_threads()
-    return f"{found[0] if found else 'CPU'}, {threads} thread{'s' if threads > 1 else ''}"
