@@ -25,7 +25,8 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line]) 
     for i, header in enumerate(names):
         left.append(x)
         x += SPACE + LETTER * max(len(header) * 1.1, *(len(line[0][i]) for line in lines))
-    right, spans = [], []
+    right: list[float] = []
+    spans = []
     for title, columns in groups:
         x += GAP
         start, wide = x, 0.0
