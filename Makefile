@@ -6,13 +6,13 @@ CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test bench browser
+.PHONY: demo test bench browser slurm-packages
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs
 	snakemake --report results/demo/report.html
 
-test: .venv/installed browser
+test: .venv/installed browser slurm-packages
 	ruff check
 	ruff format --check
 	snakefmt --check Snakefile workflow
@@ -34,3 +34,12 @@ browser:
 	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	    apt-get install -qq -y --no-install-recommends chromium chromium-driver; } || \
 	  { echo "make test needs Chromium and its driver (chromedriver): install them, then run again." >&2; exit 1; }
+
+# The cluster profile is tested on a real SLURM, which the tests start and stop.
+slurm-packages: export PATH := $(PATH):/usr/sbin
+slurm-packages:
+	@which slurmctld slurmd slurmdbd sbatch munged mariadbd >/dev/null || \
+	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    apt-get install -qq -y --no-install-recommends slurmctld slurmd slurm-client slurmdbd slurm-wlm-mysql-plugin \
+	      munge mariadb-server-core mariadb-client-core; } || \
+	  { echo "make test needs SLURM with accounting, munge and MariaDB: install them, then run again." >&2; exit 1; }

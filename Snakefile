@@ -27,6 +27,7 @@ rule all:
 
 
 onstart:
+    check_cluster()
     write_configuration()
 
 

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import settings
 from PIL import Image
 
@@ -129,3 +130,35 @@ def tuned(backbone: Path, dataset: Path, head: Path, tmp_path_factory: pytest.Te
 def reward(tuned: Path, tmp_path: Path) -> Path:
     """A copy of a tuned reward, to be damaged."""
     return Path(shutil.copytree(tuned / "prt" / "4" / "0", tmp_path / "reward"))
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, Any]:
+    """The embedded default with fewer backbones, runs and iterations."""
+    config: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "config" / "demo.yaml").read_text())
+    vision = config["vision"]
+    source, target = vision["panels"][0]["source"], "rn12-rich"
+    vision["backbones"] = {name: vision["backbones"][name] for name in (source, target)}
+    for backbone in vision["backbones"].values():
+        backbone["recipe"]["steps"] = 6
+    for dataset in vision["datasets"].values():
+        dataset["shots"] = {16: {"lr": 3e-4, "batch": 32, "steps": 4, "warmup": 1}}
+    vision["datasets"]["digits"]["shots"]["full"] = {"lr": 3e-4, "batch": 32, "steps": 4, "warmup": 1}
+    vision["seeds"] = [0, 1]
+    vision["panels"] = [{"source": source, "targets": [source, target]}]
+    vision["strengths"] = [0, 1]
+    vision["figure6"] |= {"source": source, "targets": [source, target], "alphas": [0, 0.1], "every": 2, "shots": 16}
+    vision["table7"] |= {"source": source, "targets": [source, target], "shots": 16}
+    return config
+
+
+@pytest.fixture(scope="session")
+def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Path]:
+    """Put a configuration into a new folder."""
+
+    def written(config: dict[str, Any]) -> Path:
+        folder = tmp_path_factory.mktemp("run")
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return folder
+
+    return written

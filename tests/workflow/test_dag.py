@@ -51,38 +51,6 @@ def planned(folder: Path, *arguments: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="session")
-def small() -> Config:
-    """The embedded default with fewer backbones, runs and iterations."""
-    config: Config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-    vision = config["vision"]
-    source, target = vision["panels"][0]["source"], "rn12-rich"
-    vision["backbones"] = {name: vision["backbones"][name] for name in (source, target)}
-    for backbone in vision["backbones"].values():
-        backbone["recipe"]["steps"] = 6
-    for dataset in vision["datasets"].values():
-        dataset["shots"] = {16: {"lr": 3e-4, "batch": 32, "steps": 4, "warmup": 1}}
-    vision["datasets"]["digits"]["shots"]["full"] = {"lr": 3e-4, "batch": 32, "steps": 4, "warmup": 1}
-    vision["seeds"] = [0, 1]
-    vision["panels"] = [{"source": source, "targets": [source, target]}]
-    vision["strengths"] = [0, 1]
-    vision["figure6"] |= {"source": source, "targets": [source, target], "alphas": [0, 0.1], "every": 2, "shots": 16}
-    vision["table7"] |= {"source": source, "targets": [source, target], "shots": 16}
-    return config
-
-
-@pytest.fixture(scope="session")
-def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
-    """Put a configuration into a new folder."""
-
-    def written(config: Config) -> Path:
-        folder = tmp_path_factory.mktemp("run")
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        return folder
-
-    return written
-
-
-@pytest.fixture(scope="session")
 def finished(small: Config, write: Callable[[Config], Path]) -> Path:
     """A folder in which the whole DAG has run."""
     folder = write(small)

@@ -1,0 +1,264 @@
+"""The pipeline on a real SLURM, through the profile as users start it: ``snakemake --profile slurm``."""
+
+import copy
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from cluster import NODE, Cluster, wait_for
+
+ROOT = Path(__file__).parents[2]
+Config = dict[str, Any]
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM that runs while these tests do."""
+    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        made.start()
+        yield made
+    except RuntimeError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        for snakemake in STARTED:
+            if snakemake.poll() is None:  # a test failed half-way
+                os.killpg(snakemake.pid, signal.SIGKILL)
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny(small: Config) -> Config:
+    """One data set, one regime, one seed: a dozen jobs."""
+    config = copy.deepcopy(small)
+    del config["vision"]["datasets"]["mnist"], config["vision"]["datasets"]["digits"]["shots"]["full"]
+    return config | {"vision": config["vision"] | {"seeds": [0]}}
+
+
+@pytest.fixture(scope="session")
+def local(tiny: Config, write: Callable[[Config], Path]) -> Path:
+    """A folder in which the whole DAG has run without SLURM."""
+    folder = write(tiny)
+    options = ["--directory", str(folder), "--configfile", str(folder / "config.yaml"), "--cores", "2"]
+    subprocess.run([sys.executable, "-m", "snakemake", *options], cwd=ROOT, check=True, env=os.environ | path())
+    return folder
+
+
+def path() -> dict[str, str]:
+    """The search path on which this environment's programs come first."""
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"}
+
+
+def start(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start Snakemake with the profile on ``folder/config.yaml``; what it says is in ``folder/said``."""
+    # The profile but for two jobs at once, as there are two cores, and less patience between two looks.
+    command = [sys.executable, str(Path(__file__).with_name("impatient.py")), "--profile", "slurm"]
+    command += ["--directory", str(folder), "--configfile", str(folder / "config.yaml"), "--jobs", "2"]
+    command += ["--slurm-init-seconds-before-status-checks", "1", "--max-status-checks-per-second", "10"]
+    command += ["--slurm-logdir", str(folder / "results" / "slurm"), *arguments]
+    environment = cluster.environment | path()
+    with (folder / "said").open("w") as said:
+        snakemake = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=said, stderr=said, text=True, start_new_session=True
+        )
+    STARTED.append(snakemake)
+    return snakemake
+
+
+def finish(cluster: Cluster, folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run it to its end: exit code and what it said."""
+    code = start(cluster, folder, *arguments).wait()
+    return code, (folder / "said").read_text()
+
+
+def job(cluster: Cluster, name: str, state: str = "RUNNING", but: str = "") -> tuple[str, str]:
+    """Wait for a job in a state whose rule is so called, but for one: SLURM's number for it, and its full name."""
+    found: list[tuple[str, str]] = []
+
+    def there() -> list[tuple[str, str]]:
+        lines = cluster.run("squeue", "--noheader", "--format=%i %T %k").splitlines()
+        for number, now, rule in map(str.split, lines):
+            if now == state and rule.startswith(name) and number != but:
+                found.append((number, rule))
+        return found
+
+    wait_for(there, f"a job {name} is {state}", 120)
+    return found[0]
+
+
+def ended(cluster: Cluster) -> pd.DataFrame:
+    """All jobs that the accounting knows."""
+    columns = ["JobID", "State", "Partition", "TimelimitRaw", "ReqMem", "AllocTRES", "Comment"]
+    lines = cluster.run("sacct", "-X", "--noheader", "--parsable2", f"--format={','.join(columns)}").splitlines()
+    return pd.DataFrame([line.split("|") for line in lines], columns=columns).set_index("JobID")
+
+
+def freeze(cluster: Cluster, number: str) -> None:
+    """Make a job hang: its command stays, but does nothing."""
+
+    def commands() -> list[int]:
+        lines = cluster.run("scontrol", "listpids", number, NODE).splitlines()[1:]
+        found = [int(line.split()[0]) for line in lines]
+        return [one for one in found if program(one) == "prt"]
+
+    def program(process: int) -> str:
+        try:
+            return Path(f"/proc/{process}/comm").read_text().strip()
+        except FileNotFoundError:  # it ended just now
+            return ""
+
+    wait_for(commands, f"job {number} runs its command")
+    os.kill(commands()[0], signal.SIGSTOP)
+
+
+def test_whatever_happens_the_tables_are_those_of_a_local_run(
+    cluster: Cluster, local: Path, tiny: Config, write: Callable[[Config], Path]
+) -> None:
+    folder = write(tiny)
+    snakemake = start(cluster, folder)
+
+    hung, hung_name = job(cluster, "rule_pretrain")
+    freeze(cluster, hung)
+    cluster.run("scontrol", "update", f"JobId={hung}", "EndTime=now")
+
+    cancelled, cancelled_name = job(cluster, "rule_", but=hung)
+    cluster.run("scontrol", "update", f"NodeName={NODE}", "State=DRAIN", "Reason=tests")
+    cluster.run("scancel", cancelled)
+    waiting, _ = job(cluster, cancelled_name, "PENDING")
+    assert cluster.run("sinfo", "--noheader", "--partition=cpu", "--format=%t") in ("drng", "drain")
+    cluster.run("scontrol", "update", f"NodeName={NODE}", "State=RESUME")
+
+    job(cluster, hung_name, but=hung)  # tried again, as SLURM has ended the first
+    cluster.stop_controller()
+    time.sleep(3)  # some looks in vain
+    cluster.start_controller()
+
+    left, _ = job(cluster, "rule_tune")
+    os.killpg(snakemake.pid, signal.SIGKILL)
+    snakemake.wait()
+    assert left in cluster.run("squeue", "--noheader", "--format=%i")
+    cancel = re.search(r"^    (squeue .* scancel)$", (ROOT / "slurm" / "README.md").read_text(), re.MULTILINE)
+    assert cancel
+    cluster.run("bash", "-c", cancel[1])
+    wait_for(lambda: not cluster.run("squeue", "--noheader"), "the jobs left behind are gone")
+    code, said = finish(cluster, folder, "--unlock")
+    assert code == 0, said
+    code, said = finish(cluster, folder)
+    assert code == 0, said[-5000:]
+
+    for name in ("transfer", "summary", "comparison", "theory", "curves", "validation"):
+        file = f"results/demo/vision/{name}.csv"
+        assert (local / file).read_bytes() == (folder / file).read_bytes(), name
+
+    jobs = ended(cluster)
+    assert jobs.State[jobs.Comment == hung_name].tolist() == ["TIMEOUT", "COMPLETED"]
+    tried = jobs[jobs.Comment == cancelled_name]
+    assert list(tried.index) == [cancelled, waiting]
+    assert tried.State[cancelled].startswith("CANCELLED")
+    assert tried.State[waiting] == "COMPLETED"
+    # The second attempt gets twice the time and memory; SLURM's own numbers, in minutes and megabytes.
+    for column in ("TimelimitRaw", "ReqMem"):
+        first, second = (int(value.rstrip("M")) for value in tried[column])
+        assert second == 2 * first
+    # Small networks need no GPU, and the tables and figures are one job.
+    assert set(jobs.Partition) == {"cpu"}
+    assert not jobs.AllocTRES.str.contains("gpu").any()
+    assert jobs.Comment.str.startswith("group_tables").sum() == 1
+
+    report = pd.concat(map(pd.read_csv, (folder / "results" / "slurm").glob("efficiency_report_prt_*.csv")))
+    assert report["RuleName"].str.startswith("rule_tune").any()
+    assert (report["Memory Usage (%)"] > 0).any()
+
+
+def test_one_item_is_a_target(cluster: Cluster, local: Path, tmp_path: Path) -> None:
+    """What is made already is not submitted again, and what is small goes together."""
+    folder = Path(shutil.copytree(local, tmp_path / "copy"))
+    (folder / "results/demo/vision/theory.csv").unlink()
+    before = set(ended(cluster).index)
+    code, said = finish(cluster, folder, "table7")
+    assert code == 0, said[-5000:]
+    jobs = ended(cluster)
+    assert list(jobs[~jobs.index.isin(before)].Comment) == ["group_tables_collect_table7"]
+    assert (folder / "results/demo/figures/table7.csv").read_bytes() == (
+        local / "results/demo/figures/table7.csv"
+    ).read_bytes()
+
+
+HEAD = "results/demo/vision/heads/digits/own.safetensors"
+
+
+@pytest.fixture
+def own(local: Path, tiny: Config, tmp_path: Path) -> Path:
+    """A copy of the finished folder, and in it a backbone that the pipeline has not pretrained: one for a GPU."""
+    folder = Path(shutil.copytree(local, tmp_path / "copy"))
+    config = copy.deepcopy(tiny)
+    spec = f"local-dir:{local}/results/demo/vision/backbones/rn12-rich"
+    config["vision"]["backbones"]["own"] = {"spec": spec}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_a_gpu_job_gets_a_gpu_and_never_falls_back_to_a_cpu(cluster: Cluster, own: Path) -> None:
+    """SLURM gives the job an A100, but there is none that torch could use."""
+    code, said = finish(cluster, own, HEAD, "--retries", "0")
+    assert code == 1
+    assert "prt: error: this machine has no GPU that torch can use as --device cuda; run on one that has" in said
+    assert not (own / HEAD).exists()
+    last = ended(cluster).iloc[-1]
+    assert (last.Partition, last.State) == ("gpu", "FAILED")
+    assert {"cpu=8", "gres/gpu=1", "gres/gpu:a100=1"} <= set(last.AllocTRES.split(","))
+
+
+def test_a_gpu_job_runs_on_a_cpu_on_purpose(cluster: Cluster, own: Path) -> None:
+    """With the options that the profile's page names."""
+    options = re.search(r"(--set-resources zero_shot.*)$", (ROOT / "slurm" / "README.md").read_text(), re.MULTILINE)
+    assert options
+    code, said = finish(cluster, own, HEAD, *shlex.split(options[1]))
+    assert code == 0, said[-5000:]
+    assert (own / HEAD).exists()
+    last = ended(cluster).iloc[-1]
+    assert (last.Partition, last.State) == ("cpu", "COMPLETED")
+    assert "gpu" not in last.AllocTRES
+
+
+REFUSED = {
+    "--account=unknown --partition=cpu --cpus-per-task=1 --mem=16000 --time=60): Invalid account or": [
+        "slurm_account=unknown",
+        "slurm_partition=cpu",
+    ],
+    "--partition=unknown --cpus-per-task=1 --mem=16000 --time=60): Invalid partition name specified;": [
+        "slurm_account=lab",
+        "slurm_partition=unknown",
+    ],
+    "--account=lab --cpus-per-task=1 --mem=16000 --time=60): No partition specified or system default": [
+        "slurm_account=lab",
+    ],
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_names_that_the_cluster_does_not_have(
+    cluster: Cluster, tiny: Config, write: Callable[[Config], Path], sentence: str
+) -> None:
+    """The run ends before the first job with SLURM's own reason, and makes nothing."""
+    folder = write(tiny)
+    before = len(ended(cluster))
+    code, said = finish(cluster, folder, "--default-resources", *REFUSED[sentence])
+    assert code == 1
+    assert sentence in said
+    assert "name what your cluster has at the top of slurm/config.yaml" in said
+    assert "Traceback" not in said
+    assert len(ended(cluster)) == before
+    assert not (folder / "results").exists()
