@@ -1,5 +1,6 @@
 """The configuration is checked before anything runs: keys and types by JSON Schema, names against each other."""
 
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -7,7 +8,9 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from prt.errors import InputError, known
 
-EMBEDDED = ("digits", "mnist")  # named here, too, as prt.vision.datasets takes seconds to import
+# Named here, too, as prt.vision.datasets takes seconds to import.
+EMBEDDED = ("digits", "mnist")
+PAPER = sorted(file.stem for file in (Path(__file__).parent / "vision" / "paper").glob("*.yaml"))
 
 
 def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
@@ -26,6 +29,8 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
         kind, _, name = dataset["source"].partition(":")
         if kind == "embedded":
             known(name, EMBEDDED, "embedded data set")
+        if kind == "paper":
+            known(name, PAPER, "data set of the paper")
     items = [item for item in ("figure6", "table5", "table7") if item in vision]
     for panel in [*vision["panels"], *(vision[item] for item in items)]:
         for name in (panel["source"], *panel["targets"]):

@@ -24,6 +24,9 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
+# What is fetched is fetched by rules of its own; every other job runs without a network.
+shell.prefix("export HF_HUB_OFFLINE=1; ")
+
 EXPERIMENT = config["experiment"]
 TOP = f"results/{EXPERIMENT}/vision"
 FIGURES = f"results/{EXPERIMENT}/figures"
@@ -341,8 +344,8 @@ def gpus_of_costs():
 
 
 def alone(wildcards):
-    """Cores of a job that measures time: all of a computer's, so that no other job disturbs it; few in a cluster."""
-    return workflow.cores or 8
+    """Cores of a job that measures time: all of a computer's, so that no other job disturbs it."""
+    return workflow.cores or (8 if gpus_of_costs() else 1)
 
 
 def configured_items():
