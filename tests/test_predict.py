@@ -1,6 +1,7 @@
 """Using a portable reward: in Python and on the command line."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from prt import reward as reward_module
 from prt.errors import InputError
 from prt.files import read_tensors, write_tensors
 from prt.vision import predict
-from prt.vision.backbones import preprocess
+from prt.vision.backbones import Classifier, preprocess
 from prt.vision.datasets import decode
 from prt.vision.predict import Rewarded, load_reward
 
@@ -52,6 +53,39 @@ def test_batches_give_what_one_batch_gives(
     for one, other in zip(model.both([str(i) for i in images]), whole, strict=True):
         torch.testing.assert_close(one, other)
     assert len(calls) == 3  # the target runs once for both views
+
+
+def test_what_both_networks_see_alike_is_made_once(
+    reward: Path, backbone: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(shutil.copytree(backbone, tmp_path / "other"))
+    config = json.loads((other / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["interpolation"] = "bilinear"
+    (other / "open_clip_config.json").write_text(json.dumps(config))
+    made: list[torch.Tensor] = []
+    normalised = Classifier.normalised
+    monkeypatch.setattr(Classifier, "normalised", lambda self, x: made.append(x) or normalised(self, x))
+    load_reward(reward).on(f"local-dir:{backbone}").predict(images)
+    assert len(made) == 1
+    made.clear()
+    model = load_reward(reward).on(f"local-dir:{other}")
+    with_reward, without = model.both(images)
+    assert len(made) == 2
+    assert not torch.equal(made[0], made[1])
+    own = preprocess(model.reward.manifest["backbone"]["preprocess_cfg"])
+    rewards = model.reward.classifier(torch.stack([own(decode(p.read_bytes(), "")) for p in images]))
+    torch.testing.assert_close(without, torch.softmax(model.target(pixels_of(model, images)), -1))
+    torch.testing.assert_close(with_reward, torch.softmax(without.log() + rewards, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_target_works_in_the_precision_of_its_reward(reward: Path, backbone: Path, images: list[Path]) -> None:
+    """As on a GPU, where a reward that was tuned in bf16 is loaded so."""
+    whole = load_reward(reward)
+    expected = whole.on(f"local-dir:{backbone}").predict(images)
+    whole.classifier.tower.bfloat16()
+    model = whole.on(f"local-dir:{backbone}")
+    assert model.target.dtype == torch.bfloat16
+    torch.testing.assert_close(model.predict(images), expected, atol=0.02, rtol=0)
 
 
 def test_the_command_line(prt: Prt, reward: Path, backbone: Path, images: list[Path]) -> None:
