@@ -16,26 +16,22 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
-from open_clip.transform import PreprocessCfg
-from PIL import Image
 from torch import Tensor
 
 from prt import combine
 from prt.embedded.pretrain import pretrain
-from prt.files import write_json, write_tensors
 from prt.scores import Scores
 from prt.training import Recipe
 from prt.transfer import transfer
 from prt.vision.backbones import load_backbone
+from prt.vision.benchmark import forget_peak, memory
 from prt.vision.datasets import prepare, read_manifest
 from prt.vision.head import make_head
 from prt.vision.score import BATCH
@@ -44,11 +40,10 @@ from prt.vision.tune import Batch, Tuner, accuracy
 SOURCES = ["vit-s-poor", "rn12-poor"]
 TARGETS = [*SOURCES, "rn12-rich", "rn24-rich"]
 SMALL = [*SOURCES, "rn24-rich"]
-LARGE = ["RN50-quickgelu", "ViT-B-16"]
 STRENGTHS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2]
 GPU = torch.cuda.is_available()
-GRID_REPEATS, SMALL_ROUNDS, LARGE_ROUNDS, SMALL_REPEATS, LARGE_REPEATS = 3, 20, 3, 3, 1
-SMALL_BATCH, LARGE_BATCH = 128, 128 if GPU else 8
+DEVICE = torch.device("cuda" if GPU else "cpu")
+GRID_REPEATS, ROUNDS, REPEATS, TRAINING_BATCH = 3, 20, 3, 128
 
 
 def say(what: str) -> None:
@@ -64,33 +59,15 @@ def clock() -> np.ndarray:
     return np.array([wall if GPU else time.process_time(), wall])
 
 
-def memory(peak: bool) -> float:
-    """MiB that this process uses, or has used at most: tensors on the GPU, or else its resident set (Linux)."""
-    if GPU:
-        return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
-    # Not getrusage's ru_maxrss: a child inherits its parent's, and it cannot be reset.
-    name = "VmHWM" if peak else "VmRSS"
-    return int(re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 1024
-
-
-def forget_peak() -> None:
-    """Let the peak be what is used now."""
-    if GPU:
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def load(home: Path, name: str, data: str, kind: type[Tuner] = Tuner) -> Tuner:
+def load(home: Path, name: str, kind: type[Tuner] = Tuner) -> Tuner:
     """What ``prt vision tune`` works with; images are read in this process."""
     head = home / f"{name}.safetensors"
-    device = torch.device("cuda" if GPU else "cpu")
-    return kind(f"local-dir:{home / name}", head, read_manifest(home / data), device, workers=0)
+    return kind(f"local-dir:{home / name}", head, read_manifest(home / "digits"), DEVICE, workers=0)
 
 
-def add_head(home: Path, name: str, data: str) -> None:
+def add_head(home: Path, name: str) -> None:
     """Make the zero-shot head of the backbone ``home/name``."""
-    manifest = read_manifest(home / data)
+    manifest = read_manifest(home / "digits")
     backbone = load_backbone(f"local-dir:{home / name}")
     make_head(backbone, manifest.classes, manifest.templates, home / f"{name}.safetensors")
 
@@ -99,33 +76,16 @@ def make_small(home: Path) -> None:
     """The embedded family, hardly trained, and the embedded digits."""
     prepare("embedded:digits", home / "digits", root=home)
     for name in TARGETS:
-        recipe = Recipe(steps=2, batch=SMALL_BATCH, warmup=0)
+        recipe = Recipe(steps=2, batch=TRAINING_BATCH, warmup=0)
         architecture, corpus = name.rsplit("-", 1)
         pretrain(architecture, corpus, recipe, 0, home / name, home / "checkpoint")
-        add_head(home, name, "digits")
-
-
-def make_large(home: Path) -> None:
-    """Real architectures with random weights (of the text tower, one layer will do), and random pictures."""
-    rng = np.random.default_rng(0)
-    for label, i in product("ab", range(3 * LARGE_BATCH // 2)):
-        (home / "raw" / label).mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(256, size=(256, 256, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(home / "raw" / label / f"{i}.png")
-    prepare(f"folder:{home / 'raw'}", home / "pictures", root=home)
-    for name in LARGE:
-        model_cfg = open_clip.get_model_config(name)
-        model_cfg["text_cfg"]["layers"] = 1
-        write_tensors(home / name / "open_clip_model.safetensors", open_clip.CLIP(**model_cfg).state_dict(), {})
-        config = {"model_cfg": model_cfg, "preprocess_cfg": asdict(PreprocessCfg())}
-        write_json(home / name / "open_clip_config.json", config)
-        add_head(home, name, "pictures")
+        add_head(home, name)
 
 
 def grid(home: Path) -> dict[str, Any]:
     """All cells of sources × targets: from scores made once, and by live forward passes for every cell."""
     recipe = Recipe(steps=3, lr=1e-3, warmup=0)
-    tuners = {name: load(home, name, "digits") for name in TARGETS}
+    tuners = {name: load(home, name) for name in TARGETS}
     models = {(name, "pretrained"): tuner.pretrained for name, tuner in tuners.items()}
     for name, method in [*product(TARGETS, ["ft"]), *product(SOURCES, ["prt"])]:
         checkpoint = home / "tuned" / f"{name}-{method}"
@@ -185,7 +145,7 @@ class Enough(Exception):
     """Ends a training run between two steps."""
 
 
-def train(turns: Connection, home: Path, name: str, data: str, method: str, recipe: Recipe, repeats: int) -> None:
+def train(turns: Connection, home: Path, name: str, method: str, recipe: Recipe) -> None:
     """A process that trains one step whenever it is told to, and says how long reading and the step took."""
 
     class InTurns(Tuner):
@@ -211,37 +171,38 @@ def train(turns: Connection, home: Path, name: str, data: str, method: str, reci
 
     torch.set_num_threads(1)
     with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
-        tuner, once = load(home, name, data, InTurns), {}
+        tuner, once = load(home, name, InTurns), {}
         if not recipe.augment:
             tuner.pixels("train")
-        before = memory(peak=False)
-        forget_peak()
+        before = memory(DEVICE, peak=False)
+        forget_peak(DEVICE)
         if method == "prt" and not recipe.augment:
             marks = [clock()]
-            for _ in range(repeats):
+            for _ in range(REPEATS):
                 tuner.score(tuner.pretrained, "train", recipe)
                 marks.append(clock())
             seconds = np.diff(marks, axis=0)[:, 0]
-            once = {"images": len(tuner.splits["train"]), "seconds": seconds, "peak": memory(peak=True) - before}
+            once = {
+                "images": len(tuner.splits["train"]),
+                "seconds": seconds,
+                "peak": memory(DEVICE, peak=True) - before,
+            }
             tuner.reference("train", recipe)
-            forget_peak()
+            forget_peak(DEVICE)
         with contextlib.suppress(Enough):
             tuner.run("step", method, 0.0, "full", 0, recipe, Path(folder, "checkpoint"), 0)
-        turns.send((memory(peak=True) - before, once))
+        turns.send((memory(DEVICE, peak=True) - before, once))
 
 
 def steps(home: Path, name: str, augment: bool) -> dict[str, Any]:
     """FT and PRT in turns: times (round, FT or PRT, reading or step, clock), peak memory, the cost paid once."""
-    data, batch, rounds, repeats = "digits", SMALL_BATCH, SMALL_ROUNDS, SMALL_REPEATS
-    if name in LARGE:
-        data, batch, rounds, repeats = "pictures", LARGE_BATCH, LARGE_ROUNDS, LARGE_REPEATS
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["prt.vision.tune", "prt.embedded.pretrain", "prt.transfer"])
     pipes = []
     for method in ("ft", "prt"):
         here, there = context.Pipe()
-        recipe = Recipe(batch=batch, augment=augment)
-        context.Process(target=train, args=(there, home, name, data, method, recipe, repeats)).start()
+        recipe = Recipe(batch=TRAINING_BATCH, augment=augment)
+        context.Process(target=train, args=(there, home, name, method, recipe)).start()
         there.close()
         here.recv()  # it is ready: only now start the next
         pipes.append(here)
@@ -250,10 +211,10 @@ def steps(home: Path, name: str, augment: bool) -> dict[str, Any]:
         pipe.send(go)
         return pipe.recv()
 
-    times = np.array([[turn(pipe, True) for pipe in pipes] for _ in range(rounds + 1)])
+    times = np.array([[turn(pipe, True) for pipe in pipes] for _ in range(ROUNDS + 1)])
     peaks, once = zip(*[turn(pipe, False) for pipe in pipes], strict=True)
     # The first step also makes the optimiser's state.
-    return {"batch": batch, "times": times[1:], "peaks": peaks, "once": once[1]}
+    return {"times": times[1:], "peaks": peaks, "once": once[1]}
 
 
 def spread(values: np.ndarray, digits: int) -> str:
@@ -286,17 +247,17 @@ def tables(cells: dict[str, Any], trained: dict[tuple[str, bool], dict[str, Any]
         step, whole = t[:, :, 1], t.sum(2)  # round, FT or PRT, clock
         ratio = (step[:, 1] / step[:, 0]).T  # clock, round
         ratios[augment].append(f"{np.median(ratio[0]):.2f}")
-        row = [network, result["batch"], "augmented" if augment else "fixed"]
+        row = [network, TRAINING_BATCH, "augmented" if augment else "fixed"]
         both = [spread(step[:, i, 0] * 1000, 0) for i in (0, 1)]
         with_reading = whole[:, 1, 0] / whole[:, 0, 0]
         speed.append([*row, *both, *(spread(x, 2) for x in (*ratio, with_reading))])
-        ft, prt = result["peaks"]
+        ft, prt = (1000 * gigabytes for gigabytes in result["peaks"])
         peaks.append([*row, f"{ft:.0f}", f"{prt:.0f}", f"{prt - ft:+.0f}", f"{prt / ft:.2f}"])
         if result["once"]:
             n, seconds = result["once"]["images"], result["once"]["seconds"]
             worth = seconds / np.median(step[:, 1, 0])
             epochs = f"{np.median(worth) * result['batch'] / n:.2f}"
-            costs = [spread(seconds, 2), spread(worth, 1), epochs, f"{result['once']['peak']:.0f}"]
+            costs = [spread(seconds, 2), spread(worth, 1), epochs, f"{1000 * result['once']['peak']:.0f}"]
             once.append([network, n, min(n, BATCH), *costs])
     return {
         "grid_table": markdown("way|passes|seconds|seconds, wall|share of live", made),
@@ -344,15 +305,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         say("make backbones and data")
         make_small(Path(folder))
-        make_large(Path(folder))
         cells = grid(Path(folder))
-        for network, augment in product([*SMALL, *LARGE], [False, True]):
+        for network, augment in product(SMALL, [False, True]):
             say(f"steps of {network}, {'augmented' if augment else 'fixed'} input")
             trained[network, augment] = steps(Path(folder), network, augment)
     facts = tables(cells, trained) | conditions(before, began)
     facts |= {"sources": len(SOURCES), "targets": len(TARGETS), "images": cells["images"], "cells": cells["cells"]}
-    facts |= {"grid_repeats": GRID_REPEATS, "small_rounds": SMALL_ROUNDS, "large_rounds": LARGE_ROUNDS}
-    facts |= {"small_repeats": SMALL_REPEATS, "large_repeats": LARGE_REPEATS, "at_a_time": BATCH}
+    facts |= {"grid_repeats": GRID_REPEATS, "rounds": ROUNDS, "repeats": REPEATS, "at_a_time": BATCH}
     page = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page.format(**facts), encoding="utf-8")

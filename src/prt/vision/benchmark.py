@@ -187,8 +187,8 @@ def architecture(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def count(spec: str, batch: int, *, backward: bool = True) -> dict[str, int]:
     """FLOPs (a multiplication and an addition are two) of a batch through an image tower: convolutions, and the rest.
 
-    Counted are products of matrices and convolutions, forward and, unless told otherwise, backward. The head, a
-    thousandth of the smallest tower here or less, the losses and the optimiser are not: it is a lower bound.
+    Counted are products of matrices and convolutions, forward and, unless told otherwise, backward. The head (less
+    than a hundredth even of the embedded networks), the losses and the optimiser are not: it is a lower bound.
     """
     model_cfg, _ = architecture(spec)
     with torch.device("meta"):  # shapes alone, no numbers
