@@ -1,6 +1,7 @@
 """Tables 1 and 2 measured on small networks, the arithmetic behind their bounds, and networks that run as one."""
 
 import copy
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from prt.errors import InputError
 from prt.vision import benchmark
 from prt.vision.backbones import Classifier, build_tower
 from prt.vision.fused import Fused
@@ -151,6 +153,12 @@ def test_bad_input(prt: Prt, tmp_path: Path, changed: dict[str, object], complai
     assert code == 1
     assert complaint in said.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_measurement_that_is_killed_is_told_in_a_sentence() -> None:
+    """As Linux does where memory runs out."""
+    with pytest.raises(InputError, match=r"killed: most likely a batch of 4 does not fit into memory; give a smaller"):
+        benchmark._apart(4, os._exit, 137)
 
 
 def test_a_name_or_precision_that_cannot_be(prt: Prt, tmp_path: Path) -> None:
