@@ -256,7 +256,7 @@ def tables(cells: dict[str, Any], trained: dict[tuple[str, bool], dict[str, Any]
         if result["once"]:
             n, seconds = result["once"]["images"], result["once"]["seconds"]
             worth = seconds / np.median(step[:, 1, 0])
-            epochs = f"{np.median(worth) * result['batch'] / n:.2f}"
+            epochs = f"{np.median(worth) * TRAINING_BATCH / n:.2f}"
             costs = [spread(seconds, 2), spread(worth, 1), epochs, f"{1000 * result['once']['peak']:.0f}"]
             once.append([network, n, min(n, BATCH), *costs])
     return {
