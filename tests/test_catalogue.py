@@ -317,6 +317,13 @@ def test_too_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         load(more, tmp_path)
 
 
+def test_too_few_images_to_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, facts = LAYOUTS["caltech101"]
+    make(facts.folder(tmp_path), facts, monkeypatch)
+    with pytest.raises(InputError, match=r"Caltech-101 in .* is not whole .*class number 0 has 4 .*; delete"):
+        load(replace(facts, train_per_class=5), tmp_path)
+
+
 def test_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names in another order than the prompts', or fewer of them, are refused."""
     for layout, file in (
@@ -343,6 +350,7 @@ def test_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_half_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {
         "aircraft": "fgvc-aircraft-2013b/data/images_variant_val.txt",
+        "caltech101": "caltech101/101_ObjectCategories",
         "cars": "test/0.tar",
         "cifar100": "cifar-100-python/test",
         "country211": "classnames.txt",

@@ -35,12 +35,12 @@ NAMES = sorted(file.stem for file in FACTS.glob("*.yaml"))
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download: addresses to try in turn, and its published MD5.
+    """A file to download: its address and its published MD5.
 
     ``into`` is the folder that its content belongs to; ``inner`` names the archive in the archive that alone is needed.
     """
 
-    urls: list[str]
+    url: str
     md5: str
     into: str = ""
     inner: str | None = None
@@ -48,7 +48,7 @@ class Archive:
     @property
     def file(self) -> str:
         """Its file's name."""
-        return self.urls[0].rsplit("/", 1)[1]
+        return self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,6 @@ def load(facts: Entry, root: Path) -> Found:
         raise InputError(f"{facts.title} is not in {folder}; {_ways_to_get(facts, root)}.")
     try:
         labels, parts = _read(facts, folder, root)
-    except InputError:
-        raise
     except Exception as error:  # missing, truncated or changed files: the loaders raise many kinds
         raise InputError(f"{facts.title} in {folder} is not whole ({first_line(error)}); {again}.") from error
     published = list(facts.classes)

@@ -21,7 +21,7 @@ from prt.vision.datasets import find, kind_of, torchvision_splits
 
 PATIENCE = 60  # seconds that a silent server is waited for
 PACKED = (".tgz", ".tar.gz", ".zip")
-# What a repository's folder was fetched from. ``datasets`` passes over hidden files.
+# What a folder was made from. ``datasets`` passes over hidden files.
 ORIGIN = ".fetched.json"
 
 
@@ -69,7 +69,8 @@ def fetch_entry(facts: Entry, root: Path) -> dict[str, Any]:
         with _aside(folder) as aside:
             for archive, file in zip(facts.archives, files, strict=True):
                 _unpack(archive, file, aside)
-    return {"md5": {archive.file: archive.md5 for archive in facts.archives}}
+            write_json(aside / ORIGIN, {"md5": {archive.file: archive.md5 for archive in facts.archives}})
+    return _origin(folder)
 
 
 def _download(archive: Archive, facts: Entry, root: Path) -> Path:
@@ -77,19 +78,17 @@ def _download(archive: Archive, facts: Entry, root: Path) -> Path:
     if check_integrity(file, archive.md5):
         return file
     aside = file.with_name(f".{file.name}.part")
-    why = ""
-    for url in archive.urls:
-        remove(aside)  # else torchvision takes the half of a killed run for the whole
-        try:
-            download_url(url, str(aside.parent), aside.name)
-        except Exception as error:  # no network, no such file, no space: many kinds
-            why = f"{url} could not be downloaded ({first_line(error)})"
-            continue
+    remove(aside)  # else torchvision takes the half of a killed run for the whole
+    try:
+        download_url(archive.url, str(aside.parent), aside.name)
         if check_integrity(aside, archive.md5):
             aside.replace(file)
             return file
-        why = f"what {url} sent has not the published MD5 {archive.md5}: it was cut off, or is another file"
-    remove(aside)
+        why = f"{archive.url} has not the published MD5 {archive.md5}: it was cut off, or is another file"
+    except Exception as error:  # no network, no such file, no space: many kinds
+        why = f"{archive.url} could not be downloaded ({first_line(error)})"
+    finally:
+        remove(aside)
     raise InputError(
         f"{facts.title}: {why}; fetch again where there is a network, or put the file there by hand, as {file}."
     )
@@ -139,6 +138,11 @@ def _repository(repository: str, revision: str, patterns: list[str], folder: Pat
                     hf_hub_download(repository, name, repo_type="dataset", revision=info.sha, local_dir=aside)
             shutil.rmtree(aside / ".cache")
             write_json(aside / ORIGIN, {"repository": repository, "revision": info.sha})
+    return _origin(folder)
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    """What a folder was made from; nothing is known of one that was put there by hand."""
     return read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
 
 
