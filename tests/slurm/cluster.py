@@ -102,13 +102,15 @@ class Cluster:
 
     def stop(self) -> None:
         """Cancel all jobs, end all daemons, and give the configuration's path back."""
-        if "slurmctld" in self.running:
-            self.run("scancel", "--user=root")
-            wait_for(lambda: not self.run("squeue", "--noheader"), "all jobs are gone")
-        for name in reversed(list(self.running)):
-            self._end(name)
-        if CONFIGURATION.is_symlink() and CONFIGURATION.readlink() == self.folder / "slurm.conf":
-            CONFIGURATION.unlink()
+        try:
+            if "slurmctld" in self.running:
+                self.run("scancel", "--user=root")
+                wait_for(lambda: not self.run("squeue", "--noheader"), "all jobs are gone")
+        finally:
+            for name in reversed(list(self.running)):
+                self._end(name)
+            if CONFIGURATION.is_symlink() and CONFIGURATION.readlink() == self.folder / "slurm.conf":
+                CONFIGURATION.unlink()
 
     def run(self, *command: str) -> str:
         """What a command of SLURM prints; RuntimeError where it fails."""

@@ -406,7 +406,7 @@ def check_cluster():
         for job in workflow.dag.needrun_jobs()
         if not job.is_local
     }
-    for options, name in jobs.items():
+    for options, name in sorted(jobs.items()):
         try:
             answer = subprocess.run(
                 ["sbatch", "--test-only", *options, "--wrap=true"],
@@ -420,6 +420,6 @@ def check_cluster():
         if answer.returncode != 0:
             reason = answer.stderr.strip().splitlines()[-1].rpartition(": ")[2]
             raise WorkflowError(
-                f"SLURM refuses the jobs of rule '{name}' ({' '.join(options)}): {reason}; name what your cluster has "
+                f"SLURM refuses jobs of '{name}' ({' '.join(options)}): {reason}; name what your cluster has "
                 "at the top of slurm/config.yaml, or give the rule other resources with --set-resources."
             )
