@@ -145,7 +145,7 @@ def device(wildcards):
 
 
 def cores(wildcards):
-    """CPU cores of a job on this backbone: more than one where there is a GPU to be kept busy."""
+    """CPU cores of a job on this backbone: more than one exactly where there is a GPU (slurm/config.yaml counts on it)."""
     return 8 if gpus(wildcards) else 1
 
 
@@ -418,7 +418,7 @@ def check_cluster():
                 "this machine has no sbatch: start the pipeline on a login node of the cluster."
             ) from None
         if answer.returncode != 0:
-            reason = answer.stderr.strip().splitlines()[-1].rpartition(": ")[2]
+            reason = answer.stderr.strip().rpartition("\n")[2].rpartition(": ")[2]
             raise WorkflowError(
                 f"SLURM refuses jobs of '{name}' ({' '.join(options)}): {reason}; name what your cluster has "
                 "at the top of slurm/config.yaml, or give the rule other resources with --set-resources."
