@@ -41,11 +41,11 @@ def planned(folder: Path, *arguments: str) -> dict[str, set[str]]:
     assert done.returncode == 0, done.stdout
     found: dict[str, set[str]] = {}
     rule = ""
-    for line in done.stdout.splitlines():
+    for line in map(str.strip, done.stdout.splitlines()):  # the jobs of a group are indented
         if line.startswith(("rule ", "localrule ")):
             rule = line.split()[1].rstrip(":")
             found[rule] = found.get(rule, set())
-        if line.strip().startswith("wildcards:") and "dataset=" in line:
+        if line.startswith("wildcards:") and "dataset=" in line:
             found[rule].add(line.split("dataset=")[1].split(",")[0])
     return found
 
@@ -157,15 +157,62 @@ def test_a_data_set_is_a_target(edited: Callable[..., Path]) -> None:
     assert planned(folder)["tune"] == {"digits", "mnist"}
 
 
+ITEMS = {
+    "figure2": {"figure2"},
+    "figure6": {"figure6", "figure6a", "figure6b"},
+    "table1": {"table1"},
+    "table2": {"table2"},
+    "table5": {"table5"},
+    "table7": {"table7"},
+    "strength": {"strength"},
+    "ledger": {"ledger"},
+    "beside": {"beside", "table7"},
+    "digits": set(),
+}
+
+
 def test_a_paper_item_is_a_target(small: Config, write: Callable[[Config], Path]) -> None:
+    """A target plans its own picture, and tuning where there is something to tune."""
     folder = write(small)
-    for target in ("figure2", "figure6", "table7", "strength", "digits", "mnist"):
+    drawing = set().union(*ITEMS.values())
+    for target, expected in ITEMS.items():
         plan = planned(folder, target)
-        assert "tune" in plan
-        drawn = {rule for rule in plan if rule.startswith(("figure", "table", "strength"))}
-        assert drawn == {"figure6": {"figure6", "figure6a", "figure6b"}, "digits": set(), "mnist": set()}.get(
-            target, {target}
-        )
+        assert set(plan) & drawing == expected
+        assert ("tune" in plan) == (target not in ("table1", "table2", "ledger"))
+        assert ("retune" in plan) == (target in ("table5", "beside"))
+
+
+def counts(*arguments: str) -> dict[str, int]:
+    """How many jobs of each rule a dry run of the paper prints."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--configfile", "config/paper.yaml", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.rpartition("Job stats:")[2].partition("total")[0].splitlines()
+    return {name: int(number) for name, number in (line.split() for line in lines[3:] if line.strip())}
+
+
+def test_the_dry_run_of_the_paper() -> None:
+    """Every item at the paper's size, and seeds as many times as jobs."""
+    vision = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())["vision"]
+    plan = counts()
+    names = ["2", "6a", "6b", "12"]
+    assert {f"figure{n}" for n in names} | {f"table{n}" for n in (1, 2, 5, 7)} | {"ledger", "beside"} <= set(plan)
+    backbones = {b for panel in vision["panels"] for b in (panel["source"], *panel["targets"])}
+    backbones |= set(vision["table7"]["targets"])
+    sources = {panel["source"] for panel in vision["panels"]}
+    assert plan["prepare"] == len(vision["datasets"]) + 1  # the noisy one
+    assert plan["zero_shot"] == len(vision["datasets"]) * len(backbones)
+    entropy = len(vision["figure6"]["alphas"]) - 1  # α = 0 is there anyway
+    assert plan["tune"] == len(vision["datasets"]) * (len(backbones) + len(sources)) + entropy
+    assert plan["fetch_backbone"] == len(backbones)
+    assert plan["fetch_dataset"] == len(vision["datasets"])
+    three = counts("config/three_seeds.yaml")
+    assert three["tune"] == 3 * plan["tune"]
+    assert three["zero_shot"] == plan["zero_shot"]
+    only = counts("--", "cars")
+    assert only["zero_shot"] == len(backbones)
+    fetched = counts("--", "fetch")
+    assert fetched == {"fetch": 1, "fetch_backbone": len(backbones), "fetch_dataset": len(vision["datasets"])}
 
 
 KEY = "of the configuration"

@@ -15,8 +15,8 @@ Line = tuple[Sequence[str], Sequence[str]]  # names, then a cell for each column
 
 
 @sober
-def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line]) -> Figure:
-    """Draw ``lines`` under the headers ``names`` and ``groups``.
+def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], foot: str = "") -> Figure:
+    """Draw ``lines`` under the headers ``names`` and ``groups``, and ``foot`` in grey below.
 
     A name that repeats the one above is left out; where the first name changes, a thin rule is drawn.
     """
@@ -38,7 +38,7 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line]) 
         right[-len(columns) :] = [at + spare * (i + 1) / len(columns) for i, at in enumerate(right[-len(columns) :])]
         x = right[-1]
         spans.append((start + SPACE / 2, x))
-    height = LINE * (len(lines) + 2)
+    height = LINE * (len(lines) + 2 + bool(foot))
 
     drawn = Figure(figsize=(x + 0.2, height + 0.2))
     axis = drawn.add_axes((0, 0, 1, 1))
@@ -72,4 +72,5 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line]) 
         for at, text in zip(right, cells, strict=True):
             write(at, number, text, ha="right")
         above = own
+    write(0, len(lines) + 2.1, foot, color="#777777")
     return drawn
