@@ -152,6 +152,9 @@ vision:
   strengths: [1]
   figure6: {dataset: digits, shots: 16, source: tiny, targets: [other], alphas: [0], every: 1}
   table7: {dataset: digits, shots: 16, source: tiny, targets: [other]}
+  table5: {dataset: digits, shots: 16, source: tiny, targets: [other], noise: 0.1, recipe: {steps: 1}}
+  costs: {training: [tiny], inference: [[tiny, other]], batch: 2, repeats: 2}
+  ledger: {published: published.csv}
 """
 
 # Path of the key to set, its value → what the sentence must say.
@@ -169,6 +172,18 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets.digits.shots.16.precision", "bf16", "16.precision of the configuration cannot be set there: set it in"),
     ("datasets.digits.source", "embedded:digit", "unknown embedded data set 'digit': did you mean 'digits'?"),
     ("datasets.digits.source", "embeded:digits", "vision.datasets.digits.source of the configuration is wrong"),
+    ("datasets.digits.source", "paper:flower", "unknown data set of the paper 'flower': did you mean 'flowers'?"),
+    ("figure12", ["digit"], "unknown data set of figure12 'digit': did you mean 'digits'?"),
+    ("figure12", ["digits"], "figure12 names all data sets, and leaves none for Figure 2"),
+    ("table5.noise", 0, "vision.table5.noise of the configuration is wrong"),
+    ("table5.shots", 32, "unknown number of shots of table5 '32': choose one of: 16, full"),
+    ("table5.targets", ["tinny"], "unknown backbone 'tinny': did you mean 'tiny'?"),
+    ("datasets.digits-noise", {"source": "embedded:mnist", "shots": {}}, "digits-noise.shots of the configuration"),
+    ("datasets.digits-noise", {"source": "embedded:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
+    ("costs.training", ["othr"], "unknown backbone of costs 'othr': did you mean 'other'?"),
+    ("costs.inference", [["tiny"]], "vision.costs.inference.0 of the configuration is wrong"),
+    ("ledger.beyond", "halt", "unknown value of vision.ledger.beyond of the configuration 'halt'"),
+    ("ledger.tolerance", -1, "vision.ledger.tolerance of the configuration is -1, but must be 0 or more"),
     ("recipe.precision", "bf61", "vision.recipe.precision of the configuration 'bf61': did you mean 'bf16'?"),
 ]  # fmt: skip
 

@@ -14,11 +14,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from conftest import ROOT
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from test_fetch import Server, server, shapes
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["server"]  # a fixture
 Config = dict[str, Any]
 
 
@@ -213,6 +215,47 @@ def test_the_dry_run_of_the_paper() -> None:
     assert only["zero_shot"] == len(backbones)
     fetched = counts("--", "fetch")
     assert fetched == {"fetch": 1, "fetch_backbone": len(backbones), "fetch_dataset": len(vision["datasets"])}
+
+
+def test_what_is_fetched_is_prepared_without_a_network(
+    server: Server,
+    small: Config,
+    write: Callable[[Config], Path],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A data set of the hub: no network ends the run at once; `snakemake fetch`, then all else without one."""
+    config = copy.deepcopy(small)
+    config["vision"]["datasets"]["shapes"] = {"source": "huggingface:me/shapes", "shots": {"full": {}}}
+    folder = write(config)
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    done = snakemake(folder, "fetch", "--show-failed-logs")
+    assert done.returncode == 1
+    assert "prt: error:" in done.stdout
+    assert "fetch again" in done.stdout
+    server.repository("me/shapes", shapes(tmp_path, pictures))
+    assert snakemake(folder, "fetch").returncode == 0
+    assert [file.name for file in (folder / "downloads").glob("*.json")] == ["huggingface--me--shapes.json"]
+    server.files.clear()
+    asked = len(server.asked)
+    done = snakemake(folder, "results/demo/vision/data/shapes/manifest.json")
+    assert done.returncode == 0, done.stdout
+    assert len(server.asked) == asked
+    assert planned(folder, "fetch") == {}
+
+
+def test_a_ledger_that_differs_stops_the_run(edited: Callable[..., Path]) -> None:
+    """Nothing is tuned on networks that are not what they should be."""
+    folder = edited(lambda v: v["ledger"].update(beyond="stop", tolerance=0.0))
+    done = snakemake(folder, "digits", "--show-failed-logs")
+    assert done.returncode == 1
+    assert (
+        "zero-shot accuracy differs from the published one by more than 0 points: vit-s-poor on digits" in done.stdout
+    )
+    assert "'beyond: warn' in the configuration's 'ledger' lets the run go on" in done.stdout
+    assert "rule tune" not in done.stdout.partition("Job stats")[2].partition("Select jobs")[2]
 
 
 KEY = "of the configuration"
