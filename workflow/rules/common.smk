@@ -145,7 +145,7 @@ def device(wildcards):
 
 
 def cores(wildcards):
-    """CPU cores of a job on this backbone: more than one exactly where there is a GPU (slurm/config.yaml counts on it)."""
+    """CPU cores of a job on this backbone: more than one only with a GPU (slurm/config.yaml counts on it)."""
     return 8 if gpus(wildcards) else 1
 
 
