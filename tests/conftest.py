@@ -152,6 +152,7 @@ def small() -> dict[str, Any]:
     vision["table7"] |= {"source": source, "targets": [source, target], "shots": 16}
     vision["table5"] |= {"source": source, "targets": [source, target], "recipe": {"steps": 2}}
     vision["costs"] |= {"training": [source], "inference": [[source, target]], "batch": 16, "repeats": 2}
+    vision["figure12"] = ["mnist"]
     # These backbones are hardly trained, so they are far from the demo's accuracies.
     vision["ledger"]["published"] = str(ROOT / vision["ledger"]["published"])
     return config

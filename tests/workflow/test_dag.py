@@ -85,11 +85,47 @@ def test_everything_is_made(finished: Path, small: Config) -> None:
     assert set(curves.iteration) == {0, 2, 4}
     assert set(curves.alpha) == {0, 0.1}
     figures = finished / "results" / "demo" / "figures"
-    for name in ("figure2", "figure6a", "figure6b", "table7", "strength"):
+    drawn = "figure2 figure6a figure6b figure12 table1 table2 table5 table7 ledger beside strength"
+    for name in drawn.split():
         for ending in ("pdf", "png", "csv"):
             assert (figures / f"{name}.{ending}").stat().st_size > 100
+    assert set(pd.read_csv(figures / "figure2.csv")["dataset"]) == {"digits"}
+    assert set(pd.read_csv(figures / "figure12.csv")["dataset"]) == {"mnist"}
     config = yaml.safe_load((finished / "results" / "demo" / "config.yaml").read_text())
     assert config["vision"]["seeds"] == small["vision"]["seeds"]
+
+
+def test_table_5_is_made_of_the_same_rewards_as_figure_2(finished: Path, small: Config) -> None:
+    """On clean images it repeats the transfer table; on noisy ones it has the reward before and after tuning on."""
+    noise, transfer = table(finished, "table5"), table(finished, "summary")
+    noise = noise[noise.metric == "top1"].set_index(["dataset", "reward", "target"])["value"]
+    there = (transfer.dataset == "digits") & (transfer.shots == "16") & (transfer.metric == "top1")
+    there &= transfer.alpha.fillna(0).eq(0) & transfer.strength.fillna(1).eq(1)
+    expected = transfer[there].set_index(["method", "target"])["value"]
+    for target in small["vision"]["table5"]["targets"]:
+        assert noise["digits", "untuned", target] == pytest.approx(expected["prt", target])
+        assert noise["digits", "none", target] == pytest.approx(expected["pretrained", target])
+        assert {"none", "untuned", "tuned"} == set(noise["digits-noise"].index.get_level_values("reward"))
+    tuned = finished / "results" / "demo" / "vision" / "tuned"
+    for seed in ("0", "1"):
+        clean, on = (
+            yaml.safe_load((tuned / place / "16" / seed / "manifest.json").read_text())
+            for place in ("digits/vit-s-poor/prt_0", "digits-noise/vit-s-poor/retuned")
+        )
+        assert on["initial_sha256"] == clean["weights_sha256"] != on["weights_sha256"]
+        assert on["head_sha256"] == clean["head_sha256"]
+
+
+def test_costs_of_the_pipeline_s_own_networks(finished: Path, small: Config) -> None:
+    for name, methods in (("table1", {"ft", "prt", "prt_cached"}), ("table2", {"ft", "eft", "prt"})):
+        costs = table(finished, name)
+        assert set(costs.method) == methods
+        assert {"time_per_batch", "peak_memory", "flop_bound"} <= set(costs.quantity)
+        assert set(costs.batch) == {16}
+        assert (costs.value > 0).all()
+    beside = table(finished, "beside")
+    assert set(beside.item) == {"table1", "table2", "table5", "table7"}
+    assert beside.groupby("item")["ours"].count().min() >= 1
 
 
 def test_nothing_is_left_to_do(finished: Path) -> None:
