@@ -1,5 +1,7 @@
 # Needs: the networks' architectures; weights are random, as speed and memory do not depend on them.
 # Makes: Tables 1 and 2, time and memory of training and of inference.
+# A job holds all cores, so that no other job disturbs it, and computes on one: several wait for each other, and long
+# where anything else runs.
 
 
 # Table 1: an iteration of fine-tuning and of reward tuning.
@@ -31,7 +33,7 @@ rule measure_training:
         precision=VISION["recipe"].get("precision", "fp32"),
         repeats=VISION["costs"]["repeats"],
     shell:
-        "prt vision benchmark-training {params.models} --batch {params.batch} --precision {params.precision} "
+        "OMP_NUM_THREADS=1 prt vision benchmark-training {params.models} --batch {params.batch} --precision {params.precision} "
         "--repeats {params.repeats} --device {resources.device} --out {output} 2> {log}"
 
 
@@ -73,7 +75,7 @@ rule measure_inference:
         repeats=VISION["costs"]["repeats"],
         compile="--compile" if VISION["costs"].get("compile", True) else "--no-compile",
     shell:
-        "prt vision benchmark-inference {params.models} {params.pairs} --batch {params.batch} "
+        "OMP_NUM_THREADS=1 prt vision benchmark-inference {params.models} {params.pairs} --batch {params.batch} "
         "--repeats {params.repeats} {params.compile} --device {resources.device} --out {output} 2> {log}"
 
 
