@@ -120,23 +120,25 @@ def ended(cluster: Cluster) -> pd.DataFrame:
     return pd.DataFrame([line.split("|") for line in lines], columns=columns).set_index("JobID")
 
 
-def freeze(cluster: Cluster, number: str) -> None:
-    """Make a job hang: its command stays, but does nothing."""
-
-    def commands() -> list[int]:
-        question = ("scontrol", "listpids", number, NODE)
-        lines = cluster.run(*question).splitlines()[1:] if cluster.succeeds(*question) else []  # it has just begun
-        found = [int(line.split()[0]) for line in lines]
-        return [one for one in found if program(one) == "prt"]
+def commands(cluster: Cluster, number: str) -> list[int]:
+    """The processes of a job that do its work; none where it has just begun or ended."""
 
     def program(process: int) -> str:
         try:
             return Path(f"/proc/{process}/comm").read_text().strip()
-        except FileNotFoundError:  # it ended just now
+        except FileNotFoundError:
             return ""
 
-    wait_for(commands, f"job {number} runs its command")
-    os.kill(commands()[0], signal.SIGSTOP)
+    question = ("scontrol", "listpids", number, NODE)
+    lines = cluster.run(*question).splitlines()[1:] if cluster.succeeds(*question) else []
+    found = [int(line.split()[0]) for line in lines]
+    return [one for one in found if program(one) == "prt"]
+
+
+def all_work(cluster: Cluster) -> bool:
+    """Whether every job is at its work: a step that is just being made may wait for minutes on a lost controller."""
+    jobs = cluster.run("squeue", "--noheader", "--format=%i").split()
+    return bool(jobs) and all(commands(cluster, number) for number in jobs)
 
 
 def test_whatever_happens_the_tables_are_those_of_a_local_run(
@@ -146,7 +148,8 @@ def test_whatever_happens_the_tables_are_those_of_a_local_run(
     snakemake = start(folder)
 
     hung, hung_name = job(cluster, "rule_pretrain")
-    freeze(cluster, hung)
+    wait_for(lambda: commands(cluster, hung), "the job to hang has begun")
+    os.kill(commands(cluster, hung)[0], signal.SIGSTOP)
     cluster.run("scontrol", "update", f"JobId={hung}", "EndTime=now")
 
     cancelled, cancelled_name = job(cluster, "rule_", but=hung)
@@ -157,6 +160,7 @@ def test_whatever_happens_the_tables_are_those_of_a_local_run(
     cluster.run("scontrol", "update", f"NodeName={NODE}", "State=RESUME")
 
     job(cluster, hung_name, but=hung)  # tried again, as SLURM has ended the first
+    wait_for(lambda: all_work(cluster), "all jobs are at work")
     cluster.stop_controller()
     time.sleep(3)  # some looks in vain
     cluster.start_controller()
