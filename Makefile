@@ -18,7 +18,7 @@ test: .venv/installed browser slurm-packages
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	mypy
-	pytest
+	pytest --numprocesses 2 --dist loadgroup
 
 bench: .venv/installed
 	python benchmarks/vision.py --out docs/benchmarks.md

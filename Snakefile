@@ -10,11 +10,13 @@ if "experiment" not in config:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 
 
 rule all:
     input:
         f"{TOP}/transfer.csv",
+        f"{TOP}/theory.csv",
         f"{TOP}/comparison.csv",
         f"{TOP}/validation.csv",
         f"{FIGURES}/figure2.pdf",

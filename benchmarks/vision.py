@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from prt.scores import Scores
 from prt.training import Recipe
 from prt.transfer import transfer
 from prt.vision.backbones import load_backbone
-from prt.vision.benchmark import forget_peak, memory
+from prt.vision.benchmark import forget_peak, inference, memory, training
 from prt.vision.datasets import prepare, read_manifest
 from prt.vision.head import make_head
 from prt.vision.score import BATCH
@@ -43,6 +44,8 @@ SMALL = [*SOURCES, "rn24-rich"]
 STRENGTHS = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2]
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
+LARGE = {"RN50": "RN50-quickgelu", "ViT-B-16": "ViT-B-16"}
+LARGE_BATCH, LARGE_REPEATS = (128, 50) if GPU else (4, 5)
 GRID_REPEATS, ROUNDS, REPEATS, TRAINING_BATCH = 3, 20, 3, 128
 
 
@@ -271,6 +274,35 @@ def tables(cells: dict[str, Any], trained: dict[tuple[str, bool], dict[str, Any]
     }
 
 
+def of_the_paper() -> dict[str, Any]:
+    """Tables 1 and 2 for one pair of the paper's networks, and what each measure brought."""
+    iterations = training(LARGE, LARGE_BATCH, DEVICE, "bf16" if GPU else "fp32", LARGE_REPEATS)
+    batches = inference(LARGE, [("RN50", "ViT-B-16")], LARGE_BATCH, DEVICE, LARGE_REPEATS, compiled=True)
+
+    def cell(rows: pd.DataFrame, method: str, quantity: str) -> str:
+        here = rows[(rows["method"] == method) & (rows["quantity"] == quantity)]
+        if here.empty:
+            return "–"
+        row = here.iloc[0]
+        times = not quantity.endswith("memory") and row["repeats"] > 1
+        return f"{row['median']:.0f} ({row['low']:.0f}–{row['high']:.0f})" if times else f"{row['value']:.3g}"
+
+    steps, brought = [], []
+    for network, rows in iterations.groupby("source", sort=False):
+        numbers = [cell(rows, m, q) for q in ("time_per_batch", "peak_memory") for m in ("ft", "prt", "prt_cached")]
+        steps.append([network, *numbers, cell(rows, "prt", "flop_bound")])
+    for variant, rows in batches.groupby("variant", sort=False):
+        numbers = [cell(rows, m, q) for q in ("time_per_batch", "peak_memory") for m in ("ft", "eft", "prt")]
+        brought.append([variant, *numbers, *(cell(rows, "prt", q) for q in ("launch_time_per_batch", "flop_bound"))])
+    ends = "|PRT's bound, ms"
+    return {
+        "step_table": markdown("network|FT, ms|PRT, ms|PRT cached, ms|FT, GB|PRT, GB|PRT cached, GB" + ends, steps),
+        "measure_table": markdown("|FT, ms|EFT, ms|PRT, ms|FT, GB|EFT, GB|PRT, GB|PRT, ms to launch" + ends, brought),
+        "large_batch": LARGE_BATCH,
+        "large_repeats": LARGE_REPEATS,
+    }
+
+
 def conditions(before: float, began: float) -> dict[str, Any]:
     """On what, and with what, it was measured."""
     here, info = Path(__file__).parent, Path("/proc/cpuinfo")
@@ -309,7 +341,9 @@ def main() -> None:
         for network, augment in product(SMALL, [False, True]):
             say(f"steps of {network}, {'augmented' if augment else 'fixed'} input")
             trained[network, augment] = steps(Path(folder), network, augment)
-    facts = tables(cells, trained) | conditions(before, began)
+        say("the paper's networks")
+        costs = of_the_paper()
+    facts = tables(cells, trained) | costs | conditions(before, began)
     facts |= {"sources": len(SOURCES), "targets": len(TARGETS), "images": cells["images"], "cells": cells["cells"]}
     facts |= {"grid_repeats": GRID_REPEATS, "rounds": ROUNDS, "repeats": REPEATS, "at_a_time": BATCH}
     page = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")

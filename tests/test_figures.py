@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from prt.errors import InputError
-from prt.figures import costs_table, entropy, strength, style, theory_table, transfer_bars
+from prt.figures import costs_table, entropy, noise_table, strength, style, theory_table, transfer_bars
 
 SOURCES = ["vit-s-poor", "rn12-rich"]
 TARGETS = ["vit-s-poor", "vit-b-poor", "rn12-rich", "rn24-rich"]
@@ -310,6 +310,32 @@ def test_costs_stand_in_the_line_of_their_pair_and_the_group_of_their_method() -
     texts = costs_table.figure(training).axes[0].texts
     header = texts[0].get_position()[1]
     assert [t.get_text() for t in texts if t.get_position()[1] == header] == ["network", "precision", *headers]
+
+
+def test_noise_stands_under_its_target() -> None:
+    """A line for each data set and reward; – where a target was not measured; ± is half of the interval."""
+    rows = [
+        ("shapes", "old", "none", 0.5, 0.4, 0.6),
+        ("shapes", "old", "untuned", 0.7, 0.65, 0.75),
+        ("shapes-noise", "old", "tuned", 0.25, 0.2, 0.3),
+        ("shapes", "new", "none", 0.8, 0.78, 0.82),
+    ]
+    table = pd.DataFrame(rows, columns=["dataset", "target", "reward", "value", "low", "high"])
+    table = table.assign(source="old", metric="top1")
+    texts = noise_table.figure(table).axes[0].texts
+    lines: dict[float, list[tuple[float, str]]] = {}
+    for text in texts:
+        lines.setdefault(text.get_position()[1], []).append((text.get_position()[0], text.get_text()))
+    read = [[text for _, text in sorted(lines[y])] for y in sorted(lines)]
+    assert read[:5] == [
+        ["reward of old, put on"],
+        ["images", "reward", "old", "new"],
+        ["shapes", "none (target alone)", "50.0 ± 10.0", "80.0 ± 2.0"],
+        ["tuned on clean images", "70.0 ± 5.0", "–"],
+        ["shapes-noise", "tuned further on noise", "25.0 ± 5.0", "–"],
+    ]
+    with pytest.raises(InputError, match="no top-1 accuracies"):
+        noise_table.draw(table.assign(metric="other"), Path("nowhere"))
 
 
 def test_costs_of_two_devices_are_not_mixed(tmp_path: Path) -> None:

@@ -272,11 +272,11 @@ def benchmark_training(
 ) -> None:
     """Time and memory of an iteration of fine-tuning and reward tuning (Table 1); the weights are random."""
     _threads()
-    from prt.files import write_text
+    from prt.tables import write_table
     from prt.vision.benchmark import training
 
     table = training(_models(model), batch, _device(device), precision, repeats)
-    write_text(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_table(out, table, digits=6)
 
 
 @vision.command()
@@ -291,11 +291,11 @@ def benchmark_inference(
 ) -> None:
     """Time and memory of a batch through a target alone, EFT and PRT (Table 2); the weights are random."""
     _threads()
-    from prt.files import write_text
+    from prt.tables import write_table
     from prt.vision.benchmark import inference
 
     table = inference(_models(model), _pairs(pair), batch, _device(device), repeats, compiled)
-    write_text(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_table(out, table, digits=6)
 
 
 @app.command()
@@ -306,7 +306,7 @@ def transfer(
     strength: Annotated[list[float], typer.Option(help="1/λ; once for every strength.")] = [1.0],  # noqa: B006
 ) -> None:
     """Compute all cells of the transfer tables from cached scores."""
-    from prt.files import write_text
+    from prt.tables import write_table
     from prt.transfer import transfer
 
     pairs = _pairs(pair)
@@ -315,7 +315,7 @@ def transfer(
             raise InputError(f"--strength is {s}, but must be a finite number.")
     names = ("transfer", "summary", "comparison", "theory")
     for name, table in zip(names, transfer(scores, pairs, strength), strict=True):
-        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+        write_table(out / f"{name}.csv", table)
 
 
 @app.command()
@@ -326,11 +326,11 @@ def noise(
     out: Out,
 ) -> None:
     """Compute Table 5 from cached scores."""
-    from prt.files import write_text
     from prt.noise import noise_table
+    from prt.tables import write_table
 
     table = noise_table(pretrained, untuned, tuned)
-    write_text(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    write_table(out, table)
 
 
 @app.command()
@@ -339,14 +339,26 @@ def ledger(
     published: Annotated[Path, typer.Option(help="Table of published zero-shot accuracies.")],
     out: Out,
     tolerance: Annotated[float, typer.Option(min=0, help="Greatest difference that agrees, as a share of 1.")] = 0.02,
-    beyond: Annotated[str, typer.Option(help="stop or warn.")] = "stop",
 ) -> None:
-    """Compare zero-shot accuracies with published ones, before anything is trained."""
+    """Compare zero-shot accuracies with published ones; what differs is told, and does not fail."""
     from prt import published as numbers
-    from prt.files import write_text
+    from prt.tables import write_table
 
-    table = numbers.ledger(scores, published, tolerance, beyond)
-    write_text(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    table = numbers.ledger(scores, published, tolerance)
+    write_table(out, table)
+    if told := numbers.differences(table):
+        print(f"prt: warning: {told}.", file=sys.stderr)
+
+
+@app.command()
+def approve(table: Annotated[Path, typer.Argument(help="A ledger.")]) -> None:
+    """Fail if zero-shot accuracies in a ledger differ from the published ones."""
+    from prt.published import differences
+    from prt.tables import read_table
+
+    told = differences(read_table(table, {}, ["dataset", "backbone", "ours", "published", "tolerance", "verdict"]))
+    if told:
+        raise InputError(f"{told}; 'beyond: warn' in the configuration's 'ledger' lets the run go on.")
 
 
 @app.command()
@@ -361,10 +373,10 @@ def beside(
 ) -> None:
     """Put our Tables 1, 2, 5 and 7 beside the paper's numbers."""
     from prt import published
-    from prt.files import write_text
+    from prt.tables import write_table
 
     table = published.beside(paper, _json(names, "--names", NAMES), costs, noise, theory, clean)
-    write_text(out, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    write_table(out, table)
 
 
 @app.command()
@@ -375,10 +387,9 @@ def collect(
     """Put tidy tables under each other."""
     import pandas as pd
 
-    from prt.files import write_text
-    from prt.tables import read_csv
+    from prt.tables import read_csv, write_table
 
-    write_text(out, pd.concat([read_csv(t, str) for t in tables]).to_csv(index=False, lineterminator="\n"))
+    write_table(out, pd.concat([read_csv(t, str) for t in tables]))
 
 
 @app.command()
@@ -389,9 +400,8 @@ def curves(
     """Collect the curves of rewards into one tidy table (Figure 6a)."""
     import pandas as pd
 
-    from prt.files import write_text
     from prt.reward import read_manifest
-    from prt.tables import read_csv
+    from prt.tables import read_csv, write_table
 
     tables = []
     for run in runs:
@@ -404,7 +414,7 @@ def curves(
         )
         tables.append(wide.melt([c for c in wide if c not in ("prt", "reward")], var_name="method"))
     columns = ["dataset", "shots", "source", "alpha", "seed", "iteration", "method", "metric", "value"]
-    write_text(out, pd.concat(tables)[columns].to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    write_table(out, pd.concat(tables)[columns])
 
 
 @app.command()
@@ -416,7 +426,7 @@ def figure(
             "ledger or beside."
         ),
     ],
-    table: Annotated[Path, typer.Option(help="Tidy table to draw.")],
+    table: Annotated[list[Path], typer.Option(help="Tidy table to draw; several, under each other, if repeated.")],
     out: Annotated[Path, typer.Option(help="Name of the pictures and their CSV, without its ending.")],
     select: Annotated[str, typer.Option(help="JSON: dataset, shots, source, targets, alphas to keep.")] = "{}",
     panels: Annotated[str, typer.Option(help="JSON list of {source, targets}, for transfer-bars.")] = "[]",
@@ -433,6 +443,7 @@ def figure(
     noise = ["dataset", "source", "target", "reward", "metric", "value", "low", "high"]
     zero_shot = ["dataset", "backbone", "metric", "ours", "low", "high", "published", "tolerance", "verdict"]
     numbers = ["item", "source", "target", "method", "quantity", "paper", "ours", "our_source", "our_target", "unit"]
+    numbers += ["precision", "device"]
     # Module and function of each, and the columns that it needs.
     drawings = {
         "transfer-bars": ("transfer_bars", "draw", summary),
@@ -446,13 +457,16 @@ def figure(
         "beside": ("beside", "draw", numbers),
     }
     known(name, drawings, "figure")
+    import pandas as pd
+
     from prt.tables import read_table
 
     module, function, columns = drawings[name]
     draw = getattr(importlib.import_module(f"prt.figures.{module}"), function)
     if name == "transfer-bars":
         draw = functools.partial(draw, panels=_json(panels, "--panels", PANELS))
-    draw(read_table(table, _json(select, "--select", SELECTION), columns), stem=out)
+    chosen = _json(select, "--select", SELECTION)
+    draw(pd.concat([read_table(t, chosen, columns) for t in table], ignore_index=True), stem=out)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Reading tidy tables: one row a measurement."""
+"""Reading and writing tidy tables: one row a measurement."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from prt.errors import InputError, known
+from prt.files import write_text
 
 
 def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
@@ -22,6 +23,11 @@ def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
     except ValueError as error:
         told = " ".join(str(error).split())
         raise InputError(f"the table {path} cannot be read ({told}); delete it and make it again.") from None
+
+
+def write_table(path: Path, table: pd.DataFrame, digits: int = 10) -> None:
+    """Write a table whole or not at all, its numbers with so many significant digits."""
+    write_text(path, table.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n"))
 
 
 def read_table(path: Path, select: dict[str, Any], columns: Iterable[str]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 # A job step looks for its configuration here and nowhere else.
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
+FIRST_LINE = "ClusterName=prt-tests"
 PROGRAMS = ["munged", "slurmctld", "slurmd", "slurmdbd", "sbatch", "sacctmgr", "mariadbd", "mariadb-install-db"]
 ACCOUNT, NODE = "lab", "node1"
 
@@ -132,9 +133,9 @@ class Cluster:
     def _take_configuration(self) -> None:
         """Point the system's path of the configuration here, unless the machine has a SLURM of its own."""
         if CONFIGURATION.is_symlink():
-            stale = not CONFIGURATION.exists() or not self._answers()
-            if stale:
-                CONFIGURATION.unlink()
+            of_tests = not CONFIGURATION.exists() or CONFIGURATION.read_text().startswith(FIRST_LINE)
+            if of_tests and not self._answers():
+                CONFIGURATION.unlink()  # of tests that were killed
         if CONFIGURATION.exists():
             raise RuntimeError(
                 f"{CONFIGURATION} belongs to a SLURM of this machine: run the tests of SLURM where there is none."
@@ -211,7 +212,7 @@ CommitDelay=1
         )
         # Few seconds between an event and what SLURM does about it; jobs that ended stay known, as on a real cluster.
         (self.folder / "slurm.conf").write_text(f"""\
-ClusterName=tests
+{FIRST_LINE}
 SlurmctldHost={self.host}({self.address})
 SlurmctldPort={port["controller"]}
 SlurmUser=root

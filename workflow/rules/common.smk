@@ -1,7 +1,7 @@
 # Needs: the configuration. Makes: nothing; checks the configuration and answers questions about it.
 import json
 import re
-import subprocess
+import shlex
 from operator import attrgetter
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def is_embedded(backbone):
 def fetched_folder(backbone):
     """Where the weights of an open_clip tag are kept, or None for a backbone that has its own files."""
     entry = BACKBONES[backbone].get("spec", "local-dir:")
-    if entry.startswith("local-dir:") or Path(entry.partition("/")[2]).exists():
+    if entry.startswith("local-dir:") or Path(entry.partition("/")[2]).is_file():
         return None
     return f"{DOWNLOADS}/backbones/{slug(entry)}"
 
@@ -83,8 +83,8 @@ def backbone_files(wildcards):
     if folder:
         return f"{folder}/open_clip_config.json"
     entry = BACKBONES[wildcards.backbone]["spec"]
-    own = (entry.removeprefix("local-dir:"), entry.partition("/")[2])
-    return [path for path in own if path and Path(path).exists()]
+    folder, file = Path(entry.removeprefix("local-dir:")), Path(entry.partition("/")[2])
+    return [str(file)] if file.is_file() else [str(folder)] if folder.is_dir() else []
 
 
 def spec(wildcards):
@@ -104,13 +104,9 @@ def receipt(dataset):
     """The file that says that a data set's source is fetched; none for a source that is at hand."""
     source = ENTRIES[dataset]["source"]
     kind, _, name = source.partition(":")
-    at_hand = kind in ("embedded", "folder", "noise") or Path(name).exists()
+    local = kind == "huggingface" and Path(name).is_dir()
+    at_hand = local or kind in ("embedded", "folder", "noise")
     return [] if at_hand else f"{DOWNLOADS}/{slug(source)}.json"
-
-
-def unslug(name, texts):
-    """The text whose :func:`slug` this is."""
-    return next(text for text in texts if slug(text) == name)
 
 
 def data_files(wildcards):
@@ -145,8 +141,13 @@ def device(wildcards):
 
 
 def cores(wildcards):
-    """CPU cores of a job on this backbone: more than one only with a GPU (slurm/config.yaml counts on it)."""
-    return 8 if gpus(wildcards) else 1
+    """CPU cores of a job on this backbone."""
+    return cores_of(gpus(wildcards))
+
+
+def cores_of(gpus):
+    """CPU cores of a job: more than one only with a GPU to keep busy (slurm/config.yaml counts on it)."""
+    return 8 if gpus else 1
 
 
 def growing(amount):
@@ -285,8 +286,11 @@ def selection(item):
 
 
 def checked(wildcards):
-    """The ledger of a data set, where there is one: its zero-shot accuracies are right before anything is tuned."""
-    return f"{TOP}/ledger/{wildcards.dataset}.csv" if "ledger" in VISION else []
+    """What a data set's ledger must come to before anything is tuned on it: nothing where there is none."""
+    if "ledger" not in VISION:
+        return []
+    ending = "csv" if VISION["ledger"].get("beyond") == "warn" else "approved"
+    return f"{TOP}/ledger/{wildcards.dataset}.{ending}"
 
 
 def drawn(stem, **about):
@@ -301,6 +305,11 @@ def shown_in(figure):
     return (
         twelfth if figure == "figure12" else [d for d in DATASETS if d not in twelfth]
     )
+
+
+def summaries(datasets):
+    """The transfer accuracies of some data sets."""
+    return [f"{TOP}/transfer/test/{dataset}/summary.csv" for dataset in datasets]
 
 
 def backbones_of(dataset):
@@ -325,7 +334,7 @@ def network(backbone):
     """How a benchmark names a network; it reads the architecture alone."""
     if is_embedded(backbone):
         return f"{backbone}=local-dir:{TOP}/backbones/{backbone}"
-    return f"{backbone}={BACKBONES[backbone]['spec']}"
+    return shlex.quote(f"{backbone}={BACKBONES[backbone]['spec']}")
 
 
 def network_files(backbones):
@@ -344,8 +353,13 @@ def gpus_of_costs():
 
 
 def alone(wildcards):
-    """Cores of a job that measures time: all of a computer's, so that no other job disturbs it."""
-    return workflow.cores or (8 if gpus_of_costs() else 1)
+    """Cores of a job that measures time: all that this run has, so that no other of its jobs disturbs it.
+
+    On a cluster there is no such number, and the other jobs on the node are anyone's.
+    """
+    executor = workflow.executor_plugin  # none where only a report is made
+    here = executor is None or executor.name in ("local", "dryrun")
+    return workflow.resource_settings.cores or 1 if here else cores_of(gpus_of_costs())
 
 
 def configured_items():
@@ -380,46 +394,3 @@ def refuse_taken_name(dataset, rules):
         raise WorkflowError(
             f"a data set cannot be called '{dataset}', as a target is called so; choose another name."
         )
-
-
-def submission(job):
-    """What SLURM is asked for a job, as options of sbatch."""
-    given = job.resources
-    kind = [given.get("gpu_model"), str(given.get("gpu"))]
-    options = {
-        "account": given.get("slurm_account"),
-        "partition": given.get("slurm_partition"),
-        "gpus": given.get("gpu") and ":".join(filter(None, kind)),
-        "cpus-per-task": job.threads,
-        "mem": given.get("mem_mb"),
-        "time": given.get("runtime"),
-    }
-    return tuple(f"--{option}={value}" for option, value in options.items() if value)
-
-
-def check_cluster():
-    """Let SLURM say what it would refuse, before the first job is submitted."""
-    if workflow.executor_plugin.name != "slurm":
-        return
-    jobs = {
-        submission(job): job.rule.name
-        for job in workflow.dag.needrun_jobs()
-        if not job.is_local
-    }
-    for options, name in sorted(jobs.items()):
-        try:
-            answer = subprocess.run(
-                ["sbatch", "--test-only", *options, "--wrap=true"],
-                capture_output=True,
-                text=True,
-            )
-        except FileNotFoundError:
-            raise WorkflowError(
-                "this machine has no sbatch: start the pipeline on a login node of the cluster."
-            ) from None
-        if answer.returncode != 0:
-            reason = answer.stderr.strip().rpartition("\n")[2].rpartition(": ")[2]
-            raise WorkflowError(
-                f"SLURM refuses jobs of '{name}' ({' '.join(options)}): {reason}; name what your cluster has "
-                "at the top of slurm/config.yaml, or give the rule other resources with --set-resources."
-            )

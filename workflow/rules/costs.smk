@@ -1,7 +1,7 @@
 # Needs: the networks' architectures; weights are random, as speed and memory do not depend on them.
 # Makes: Tables 1 and 2, time and memory of training and of inference.
-# A job holds all cores, so that no other job disturbs it, and computes on one: several wait for each other, and long
-# where anything else runs.
+# Away from a cluster a job holds all cores, so that no other job of this run disturbs it. It computes on one: several
+# threads would wait for each other wherever another process takes a core.
 
 
 # Table 1: an iteration of fine-tuning and of reward tuning.

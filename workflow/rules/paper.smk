@@ -5,7 +5,7 @@
 # Figure 2: transfer across backbones.
 rule figure2:
     input:
-        f"{TOP}/summary.csv",
+        summaries(shown_in("figure2")),
     output:
         drawn(
             "figure2",
@@ -25,18 +25,19 @@ rule figure2:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
+        tables=lambda wc, input: [f"--table {path}" for path in input],
         panels=as_json(VISION["panels"]),
-        select=as_json({"datasets": shown_in("figure2")}),
         out=subpath(output[0], strip_suffix=".png"),
     shell:
-        "prt figure transfer-bars --table {input} --out {params.out} --panels {params.panels:q} "
-        "--select {params.select:q} 2> {log}"
+        "prt figure transfer-bars {params.tables} --out {params.out} --panels {params.panels:q} 2> {log}"
 
 
 # Figure 12: the same for the other data sets.
 if "figure12" in VISION:
 
     use rule figure2 as figure12 with:
+        input:
+            summaries(shown_in("figure12")),
         output:
             drawn(
                 "figure12",
@@ -48,10 +49,6 @@ if "figure12" in VISION:
             f"{LOGS}/figures/figure12.log",
         benchmark:
             f"{COSTS}/figures/figure12.tsv"
-        params:
-            panels=as_json(VISION["panels"]),
-            select=as_json({"datasets": shown_in("figure12")}),
-            out=subpath(output[0], strip_suffix=".png"),
 
 
 # Figure 6a: accuracy over iterations for each α.
@@ -108,7 +105,7 @@ rule figure6a:
 # Figure 6b: transfer accuracy for each α.
 rule figure6b:
     input:
-        f"{TOP}/summary.csv",
+        summaries([VISION["figure6"]["dataset"]]),
     output:
         drawn(
             "figure6b",
@@ -144,7 +141,7 @@ rule figure6:
 # Table 7: ε of each pair and C of the reward.
 rule table7:
     input:
-        f"{TOP}/theory.csv",
+        f"{TOP}/transfer/test/{VISION['table7']['dataset']}/theory.csv",
     output:
         drawn(
             "table7",

@@ -50,7 +50,8 @@ def _ours(row: pd.Series) -> str:
     if pd.isna(row["our_source"]):
         return "–"
     alone = row["our_source"] == row["our_target"]
-    return row["our_source"] if alone else f"{row['our_source']} → {row['our_target']}"
+    names = row["our_source"] if alone else f"{row['our_source']} → {row['our_target']}"
+    return names + (f", {row['precision']}" if isinstance(row["precision"], str) else "")
 
 
 @sober
@@ -100,7 +101,11 @@ def table(rows: pd.DataFrame) -> Figure:
         names = [r["item"].replace("table", "Table "), _place(r), QUANTITY[r["quantity"]] + unit, METHOD[r["method"]]]
         paper = _short(r["paper"]) + (f" ± {_short(r['paper_std'])}" if pd.notna(r["paper_std"]) else "")
         lines.append((names, [paper, _short(r["ours"]), _ours(r)]))
-    return sheet(["table", "network or pair", "quantity", "method"], [("", ["paper", "ours", "measured with"])], lines)
+    devices = ", ".join(rows["device"].dropna().unique())
+    columns = ["paper", "ours", "measured with"]
+    return sheet(
+        ["table", "network or pair", "quantity", "method"], [("", columns)], lines, f"Tables 1 and 2: {devices}"
+    )
 
 
 def _short(number: float) -> str:

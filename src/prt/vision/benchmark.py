@@ -86,7 +86,7 @@ def training(models: dict[str, str], batch: int, device: torch.device, precision
 
     Args:
         models: name → architecture, see :func:`architecture`.
-        precision: fp32 or bf16, as in a recipe.
+        precision: fp32, bf16 or fp16, as in a recipe.
         repeats: iterations that are counted.
 
     Returns:
@@ -95,7 +95,7 @@ def training(models: dict[str, str], batch: int, device: torch.device, precision
     Raises:
         InputError: for an unknown architecture or precision, a batch that does not fit, or numbers below one.
     """
-    known(precision, ("fp32", "bf16"), "precision")
+    known(precision, ("fp32", "bf16", "fp16"), "precision")
     _check(batch, repeats, device)
     counts = {name: (count(spec, batch, backward=False), count(spec, batch)) for name, spec in models.items()}
     recipe, rows = Recipe(batch=batch, precision=precision), []  # type: ignore[arg-type]
@@ -388,6 +388,7 @@ def _attained(device: torch.device) -> dict[str, float]:
 def _bound(networks: Sequence[dict[str, int]], precision: str, device: torch.device, reach: dict[str, float]) -> float:
     """The least time in ms that the device needs for the FLOPs of ``networks``, were it never idle."""
     gpu = precision == "fp32" and device.type == "cuda"
+    precision = "bf16" if precision == "fp16" else precision  # tensor cores do both at one speed
     # Torch lets float32 convolutions run on TF32 units, but not products of matrices, unless told otherwise.
     kinds = {
         "convolutions": "tf32" if gpu and torch.backends.cudnn.allow_tf32 else precision,

@@ -129,7 +129,7 @@ def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Rewar
         ) from error
     reward.load_weights(network, weights, folder / reward.WEIGHTS)
     if torch.device(device).type == "cuda" and manifest["recipe"].get("precision") == "bf16":
-        network.tower.bfloat16()  # the precision that it was tuned and scored in, and a GPU's fastest
+        network.tower.bfloat16()  # a GPU's fastest, and near the autocast that it was tuned in
     return Reward(network.eval().to(device), manifest)
 
 
