@@ -6,7 +6,7 @@ CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test bench browser slurm-packages
+.PHONY: demo test test-package test-pipeline bench browser slurm-packages
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs
@@ -18,7 +18,14 @@ test: .venv/installed browser slurm-packages
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	mypy
-	pytest --numprocesses 2 --dist loadgroup
+	$(MAKE) --jobs 2 --output-sync=target test-package test-pipeline
+
+# The two halves of the tests, which run side by side: SLURM and the file system are waited for, mostly.
+test-package:
+	pytest --ignore tests/workflow --ignore tests/slurm
+
+test-pipeline:
+	pytest tests/workflow tests/slurm
 
 bench: .venv/installed
 	python benchmarks/vision.py --out docs/benchmarks.md

@@ -22,17 +22,7 @@ settings.register_profile("project", deadline=None, max_examples=60)
 settings.load_profile("project")
 
 ROOT = Path(__file__).parents[1]
-# What runs the whole pipeline shares its finished run, and the machine's only SLURM: it is left to one process.
-PIPELINE = ("workflow", "slurm")
 CLASSES = ["circle", "square", "cross"]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests that must not be spread over processes."""
-    for item in items:
-        if item.path.parent.name in PIPELINE:
-            item.add_marker(pytest.mark.xdist_group("pipeline"))
 
 
 @pytest.fixture
