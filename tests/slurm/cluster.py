@@ -11,7 +11,8 @@ from pathlib import Path
 
 # A job step looks for its configuration here and nowhere else.
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
-FIRST_LINE = "ClusterName=prt-tests"
+CLUSTER = "prt-tests"
+FIRST_LINE = f"ClusterName={CLUSTER}"
 PROGRAMS = ["munged", "slurmctld", "slurmd", "slurmdbd", "sbatch", "sacctmgr", "mariadbd", "mariadb-install-db"]
 ACCOUNT, NODE = "lab", "node1"
 
@@ -83,8 +84,8 @@ class Cluster:
         self._spawn("slurmdbd", "-D")
         wait_for(lambda: self.succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd answers")
         for what in (
-            ["cluster", "tests"],
-            ["account", ACCOUNT, "Cluster=tests"],
+            ["cluster", CLUSTER],
+            ["account", ACCOUNT, f"Cluster={CLUSTER}"],
             ["user", "root", f"Account={ACCOUNT}"],
         ):
             self.run("sacctmgr", "--immediate", "add", *what)

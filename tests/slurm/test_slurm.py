@@ -188,9 +188,8 @@ def test_whatever_happens_the_tables_are_those_of_a_local_run(
     # Small networks need no GPU, and tables and figures go together that are made of each other.
     assert set(jobs.Partition) == {"cpu"}
     assert not jobs.AllocTRES.str.contains("gpu").any()
-    drawn = jobs.Comment[jobs.Comment.str.startswith("rule_tables_")]
-    assert len(drawn) < 9  # of 17 such jobs
-    assert drawn.str.contains("curves_figure6a").any()
+    assert jobs.Comment.str.startswith("rule_collected_").sum() == 1
+    assert jobs.Comment.str.startswith("rule_tables_curves_figure6a").sum() == 1
     # All items went through it.
     for rule in ("measure_training", "measure_inference", "retune", "score_rewards", "check_zero_shot"):
         assert jobs.State[jobs.Comment.str.startswith(f"rule_{rule}")].eq("COMPLETED").any(), rule
@@ -203,15 +202,15 @@ def test_whatever_happens_the_tables_are_those_of_a_local_run(
 def test_one_item_is_a_target(cluster: Cluster, finish: Finish, finished: Path, tmp_path: Path) -> None:
     """What is made already is not submitted again, and what is small goes together."""
     folder = Path(shutil.copytree(finished, tmp_path / "copy"))
-    for file in ("vision/theory.csv", "figures/table7.csv"):
+    for file in ("vision/table5.csv", "figures/table5.csv"):
         (folder / "results/demo" / file).unlink()
     before = set(ended(cluster).index)
-    code, said = finish(folder, "table7")
+    code, said = finish(folder, "table5")
     assert code == 0, said[-5000:]
     jobs = ended(cluster)
-    assert list(jobs[~jobs.index.isin(before)].Comment) == ["rule_tables_collect_table7"]
-    assert (folder / "results/demo/figures/table7.csv").read_bytes() == (
-        finished / "results/demo/figures/table7.csv"
+    assert list(jobs[~jobs.index.isin(before)].Comment) == ["rule_tables_noise_table5"]
+    assert (folder / "results/demo/figures/table5.csv").read_bytes() == (
+        finished / "results/demo/figures/table5.csv"
     ).read_bytes()
 
 
@@ -229,12 +228,15 @@ def own(finished: Path, small: Config, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_gpu_job_gets_a_gpu_and_never_falls_back_to_a_cpu(cluster: Cluster, finish: Finish, own: Path) -> None:
-    """SLURM gives the job an A100, but there is none that torch could use."""
-    code, said = finish(own, HEAD, "--retries", "0")
+def test_a_gpu_job_of_the_paper_gets_a_gpu_and_never_falls_back_to_a_cpu(
+    cluster: Cluster, finish: Finish, write: Callable[[Config], Path]
+) -> None:
+    """SLURM gives the job that measures Table 1 an A100, but there is none that torch could use."""
+    folder = write(yaml.safe_load((ROOT / "config" / "paper.yaml").read_text()))
+    code, said = finish(folder, "table1", "--retries", "0")
     assert code == 1
     assert "prt: error: this machine has no GPU that torch can use as --device cuda; run on one that has" in said
-    assert not (own / HEAD).exists()
+    assert not list((folder / "results" / "paper").rglob("*.csv"))
     last = ended(cluster).iloc[-1]
     assert (last.Partition, last.State) == ("gpu", "FAILED")
     assert {"cpu=8", "gres/gpu=1", "gres/gpu:a100=1"} <= set(last.AllocTRES.split(","))

@@ -53,6 +53,8 @@ use rule collect as collect_ledger with:
         f"{LOGS}/collect/ledger.log",
     benchmark:
         f"{COSTS}/collect/ledger.tsv"
+    group:
+        "tables"
 
 
 rule ledger:

@@ -18,7 +18,7 @@ rule figure2:
     benchmark:
         f"{COSTS}/figures/figure2.tsv"
     group:
-        "tables"
+        "collected"
     conda:
         "../../environment.yml"
     resources:
@@ -183,7 +183,7 @@ rule strength:
     benchmark:
         f"{COSTS}/figures/strength.tsv"
     group:
-        "tables"
+        "collected"
     conda:
         "../../environment.yml"
     resources:

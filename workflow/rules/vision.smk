@@ -192,7 +192,7 @@ rule collect:
     wildcard_constraints:
         table="transfer|summary|comparison|theory",
     group:
-        "tables"
+        "collected"
     conda:
         "../../environment.yml"
     resources:
