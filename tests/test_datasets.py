@@ -144,7 +144,14 @@ def test_a_class_without_training_images(tmp_path: Path, pictures: Path, prt: Pr
     rows.filter(lambda row: row["label"] != 1).to_parquet(tmp_path / "hub" / "train.parquet")
     rows.to_parquet(tmp_path / "hub" / "test.parquet")
     code, _, complaint = prt(
-        "vision", "prepare", "--source", f"huggingface:{tmp_path / 'hub'}", "--out", tmp_path / "out"
+        "vision",
+        "prepare",
+        "--source",
+        f"huggingface:{tmp_path / 'hub'}",
+        "--out",
+        tmp_path / "out",
+        "--downloads",
+        tmp_path,
     )
     assert code == 1
     assert "has no training image of class 'cross'" in complaint
