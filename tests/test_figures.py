@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from prt.errors import InputError
 from prt.figures import costs_table, entropy, noise_table, strength, style, theory_table, transfer_bars
@@ -289,13 +290,17 @@ def test_what_was_not_tried_everywhere_is_drawn_where_it_was() -> None:
     assert texts.count("–") == 3 * len(TARGETS)
 
 
+def read_sheet(figure: Figure) -> list[list[str]]:
+    """The texts of a table drawn as a picture, line by line, each from left to right."""
+    lines: dict[float, list[tuple[float, str]]] = {}
+    for text in figure.axes[0].texts:
+        lines.setdefault(text.get_position()[1], []).append((text.get_position()[0], text.get_text()))
+    return [[text for _, text in sorted(lines[y])] for y in sorted(lines)]
+
+
 def test_costs_stand_in_the_line_of_their_pair_and_the_group_of_their_method() -> None:
     """Each text of the picture, read from left to right and from top to bottom."""
-    texts = costs_table.figure(costs_frame()).axes[0].texts
-    lines: dict[float, list[tuple[float, str]]] = {}
-    for text in texts:
-        lines.setdefault(text.get_position()[1], []).append((text.get_position()[0], text.get_text()))
-    read = [[text for _, text in sorted(lines[y])] for y in sorted(lines)]
+    read = read_sheet(costs_table.figure(costs_frame()))
     assert read[0] == ["FT", "EFT", "PRT"]
     headers = ["memory (GB)", "time (ms)", "launch (ms)", "bound (ms)"] * 3
     assert read[1] == ["source", "target", "variant", "precision", *headers]
@@ -322,11 +327,7 @@ def test_noise_stands_under_its_target() -> None:
     ]
     table = pd.DataFrame(rows, columns=["dataset", "target", "reward", "value", "low", "high"])
     table = table.assign(source="old", metric="top1")
-    texts = noise_table.figure(table).axes[0].texts
-    lines: dict[float, list[tuple[float, str]]] = {}
-    for text in texts:
-        lines.setdefault(text.get_position()[1], []).append((text.get_position()[0], text.get_text()))
-    read = [[text for _, text in sorted(lines[y])] for y in sorted(lines)]
+    read = read_sheet(noise_table.figure(table))
     assert read[:5] == [
         ["reward of old, put on"],
         ["images", "reward", "old", "new"],

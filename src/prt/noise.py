@@ -64,9 +64,6 @@ def _measured(place: dict[str, Any], scores: Scores, predicted: list[Tensor]) ->
     hits = np.stack([(p.argmax(-1).numpy() == labels).astype(float) for p in predicted])
     rows = []
     for metric in METRICS:
-        groups = stats.strata(labels, metric)
-        e = stats.mean_over_seeds(hits, groups)
-        std = stats.mean(hits, groups).std(ddof=1) if len(hits) > 1 else float("nan")
-        measured = {"value": e.value, "std": std, "low": max(0.0, e.low), "high": min(1.0, e.high)}
+        measured = stats.share_over_seeds(hits, stats.strata(labels, metric))
         rows.append(place | {"metric": metric} | measured | {"seeds": len(hits), "n": len(labels)})
     return rows

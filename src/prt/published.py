@@ -60,8 +60,7 @@ def ledger(files: list[Path], published: Path, tolerance: float) -> pd.DataFrame
         hit = (scores.values.argmax(-1).numpy() == labels).astype(float)
         of = expected[(expected["backbone"] == scores.backbone) & (expected["dataset"] == scores.dataset)]
         for metric in METRICS:
-            groups = stats.strata(labels, metric)
-            share = stats.wilson(float(stats.mean(hit, groups)), stats.effective_size(groups))
+            share = stats.share(hit, stats.strata(labels, metric))
             row = {"dataset": scores.dataset, "backbone": scores.backbone, "metric": metric, "ours": share.value}
             row |= {"low": share.low, "high": share.high, "published": np.nan, "difference": np.nan}
             row |= {"tolerance": tolerance, "verdict": "none published", "protocol": "", "source": ""}

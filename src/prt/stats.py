@@ -40,6 +40,18 @@ def wilson(value: float, n: float) -> Estimate:
     return Estimate(value, float(max(0.0, centre - half)), float(min(1.0, centre + half)))
 
 
+def share(hits: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
+    """Mean over the groups of ``hits`` (N,), each 0 or 1, with Wilson's interval over the examples."""
+    return wilson(float(mean(hits, groups)), effective_size(groups))
+
+
+def share_over_seeds(hits: NDArray[np.float64], groups: NDArray[np.int64]) -> dict[str, float]:
+    """``value``, ``std`` (over seeds; NaN for one), ``low`` and ``high`` of ``hits`` (0 or 1), S seeds × N examples."""
+    e = mean_over_seeds(hits, groups)
+    std = float(mean(hits, groups).std(ddof=1)) if len(hits) > 1 else float("nan")
+    return {"value": e.value, "std": std, "low": max(0.0, e.low), "high": min(1.0, e.high)}
+
+
 def mean_over_seeds(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
     """Mean of ``x``, S seeds × N test examples in ``groups``, with seeds *and* examples as random draws.
 

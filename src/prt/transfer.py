@@ -113,17 +113,14 @@ def transfer(
                     right.setdefault((method, alpha, s), []).append(hit)
                     cell = place | {"method": method, "alpha": alpha, "strength": s, "seed": seed}
                     for metric, groups in strata.items():
-                        share = stats.wilson(float(stats.mean(hit, groups)), stats.effective_size(groups))
-                        rows["transfer"].append(cell | {"metric": metric} | vars(share) | {"n": len(labels)})
+                        share = vars(stats.share(hit, groups))
+                        rows["transfer"].append(cell | {"metric": metric} | share | {"n": len(labels)})
                 rows["theory"] += _theory(table, place, seed)
             for key, hits in right.items():
                 for metric, groups in strata.items():
-                    x = np.stack(hits)
-                    spread = stats.mean(x, groups).std(ddof=1) if len(seeds) > 1 else NAN
-                    e = stats.mean_over_seeds(x, groups)
-                    cell = dict(zip(KEYS[4:], key, strict=True)) | {"metric": metric, "value": e.value}
-                    cell |= {"low": max(0.0, e.low), "high": min(1.0, e.high)}
-                    rows["summary"].append(place | cell | {"std": spread, "seeds": len(seeds), "n": len(labels)})
+                    cell = place | dict(zip(KEYS[4:], key, strict=True)) | {"metric": metric}
+                    cell |= stats.share_over_seeds(np.stack(hits), groups)
+                    rows["summary"].append(cell | {"seeds": len(seeds), "n": len(labels)})
             rows["comparison"] += _compare(place, right, strata["top1"])
     summary = [*KEYS, "metric", "value", "std", "low", "high", "seeds", "n"]
     return (

@@ -341,7 +341,7 @@ def network_files(backbones):
     """What must be made before networks are timed."""
     return [
         f"{TOP}/backbones/{backbone}/open_clip_config.json"
-        for backbone in dict.fromkeys(backbones)
+        for backbone in backbones
         if is_embedded(backbone)
     ]
 

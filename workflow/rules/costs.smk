@@ -3,6 +3,11 @@
 # Away from a cluster a job holds all cores, so that no other job of this run disturbs it. It computes on one: several
 # threads would wait for each other wherever another process takes a core.
 
+# The networks of Table 2.
+PAIRED = list(
+    dict.fromkeys(name for pair in VISION["costs"]["inference"] for name in pair)
+)
+
 
 # Table 1: an iteration of fine-tuning and of reward tuning.
 rule measure_training:
@@ -40,7 +45,7 @@ rule measure_training:
 # Table 2: a batch through the target alone, EFT and PRT.
 rule measure_inference:
     input:
-        network_files(name for pair in VISION["costs"]["inference"] for name in pair),
+        network_files(PAIRED),
     output:
         report(
             f"{TOP}/table2.csv",
@@ -61,12 +66,7 @@ rule measure_inference:
         gpu=gpus_of_costs(),
         device="cuda" if gpus_of_costs() else "cpu",
     params:
-        models=[
-            f"--model {network(name)}"
-            for name in dict.fromkeys(
-                name for pair in VISION["costs"]["inference"] for name in pair
-            )
-        ],
+        models=[f"--model {network(name)}" for name in PAIRED],
         pairs=[
             f"--pair {source}:{target}"
             for source, target in VISION["costs"]["inference"]
