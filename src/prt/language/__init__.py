@@ -1,0 +1,1 @@
+"""Portable Reward Tuning of causal language models."""

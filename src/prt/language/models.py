@@ -1,0 +1,136 @@
+"""Causal language models with their tokenizers, and what makes two vocabularies the same."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from prt.errors import InputError, first_line
+from prt.files import fingerprint
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which id every token has: the ordinary tokens, and the control tokens that were added to them."""
+
+    tokens: dict[str, int]
+    added: dict[str, int]
+
+    @property
+    def pairs(self) -> set[tuple[str, int]]:
+        """All (token, id)."""
+        return set((self.tokens | self.added).items())
+
+    @property
+    def size(self) -> int:
+        """One more than the greatest id: the rows of an output layer that mean something."""
+        return 1 + max(i for _, i in self.pairs)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The same for equal vocabularies, and only for them."""
+        return fingerprint(sorted(self.tokens.items()), sorted(self.added.items()))
+
+
+def vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+    """The vocabulary of a tokenizer."""
+    added = tokenizer.get_added_vocab()
+    return Vocabulary({t: i for t, i in tokenizer.get_vocab().items() if t not in added}, added)
+
+
+def shared_ids(target: Vocabulary, other: Vocabulary, names: tuple[str, str]) -> list[int]:
+    """The ids that mean the same token in both vocabularies, in order.
+
+    Versions of a tokenizer differ in their control tokens (Qwen2.5 has more than Qwen2, Llama 3.1 gave names to some
+    that Llama 3 had reserved), so these may differ; an ordinary token may not.
+
+    Raises:
+        InputError: saying how they differ; ``names`` are the models', the target's first.
+    """
+    for mine, theirs, (here, there) in ((target, other, names), (other, target, names[::-1])):
+        strange = sorted((i, t) for t, i in mine.tokens.items() if (t, i) not in theirs.pairs)
+        if strange:
+            i, token = strange[0]
+            meant = next((repr(t) for t, j in theirs.pairs if j == i), "no token")
+            raise InputError(
+                f"{here} and {there} have different tokenizers, so no reward can pass between them: {len(strange)} of "
+                f"{len(mine.tokens)} tokens differ; id {i} is {token!r} in {here}, and {meant} in {there}. "
+                "Take a target of the family that the reward was tuned on."
+            )
+    return sorted(i for _, i in target.pairs & other.pairs)
+
+
+@dataclass(frozen=True)
+class Causal:
+    """A causal language model, its tokenizer, and the name that messages give it."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model: a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        InputError: if there is none, or it is gated, not fetched or damaged.
+    """
+    _must_be_there(spec)
+    try:
+        return AutoTokenizer.from_pretrained(spec)
+    except Exception as error:  # a damaged tokenizer.json raises a bare Exception
+        raise _refusal(spec, "tokenizer", error) from error
+
+
+def load(spec: str, dtype: torch.dtype, device: torch.device, name: str = "") -> Causal:
+    """Load a model for inference, with its tokenizer: a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        InputError: if there is none, it is gated, not fetched or damaged, or it lacks weights.
+    """
+    tokenizer = load_tokenizer(spec)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            spec, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _refusal(spec, "model", error) from error
+    model, report = loaded
+    for what in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, report[what])):
+            raise InputError(
+                f"the weights of {spec} do not fit its config.json ({what.replace('_', ' ')}: {keys[0]}); "
+                "fetch or make it again."
+            )
+    return Causal(name or spec, model.to(device).eval(), tokenizer)
+
+
+def _must_be_there(spec: str) -> None:
+    """A folder that is missing would be asked for on the hub."""
+    looks_local = spec.startswith(("/", ".", "~")) or spec.count("/") != 1
+    if not (Path(spec) / "config.json").is_file() and (Path(spec).is_dir() or looks_local):
+        raise InputError(
+            f"there is no model in {spec} (no config.json); name a folder that a model was saved to, or one on the hub "
+            "as OWNER/NAME."
+        )
+
+
+def _refusal(spec: str, what: str, error: Exception) -> InputError:
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return InputError(
+            f"{spec} is gated: accept its licence at https://huggingface.co/{spec}, then log in with `hf auth login` "
+            "or set HF_TOKEN, and fetch it again."
+        )
+    if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes) and not Path(spec).is_dir():
+        return InputError(f"{spec} is not on this machine and the network is not used here: fetch it first.")
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return InputError(f"the Hugging Face hub has no model {spec}, or you may not see it; correct the name.")
+    return InputError(f"the {what} of {spec} cannot be loaded ({first_line(error)}); fetch or make it again.")
