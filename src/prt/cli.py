@@ -2,20 +2,14 @@
 
 import json
 import math
-import os
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from prt.errors import InputError, known
-
-if TYPE_CHECKING:
-    import torch
-
-    from prt.training import Recipe
+from prt.options import allow_network, device_of, keep_threads, pairs_of, parsed, recipe_of
 
 app = typer.Typer(
     help="Portable Reward Tuning: train a reward once, use it on any model with the same labels.",
@@ -91,16 +85,16 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Pretrain a small CLIP of the embedded default on glyphs."""
-    _threads()
+    keep_threads()
     from prt.embedded.pretrain import pretrain
 
-    pretrain(architecture, corpus, _recipe(_json(recipe, "--recipe", RECIPE)), seed, out, checkpoint)
+    pretrain(architecture, corpus, recipe_of(parsed(recipe, "--recipe", RECIPE)), seed, out, checkpoint)
 
 
 @vision.command()
 def fetch(source: Source, downloads: Downloads, out: Annotated[Path, typer.Option(help="Receipt to write.")]) -> None:
     """Download what a data set's source needs."""
-    _network(True)
+    allow_network(True)
     from prt.vision.fetch import fetch
 
     fetch(source, downloads, out)
@@ -109,7 +103,7 @@ def fetch(source: Source, downloads: Downloads, out: Annotated[Path, typer.Optio
 @vision.command()
 def fetch_backbone(spec: Spec, out: Annotated[Path, typer.Option(help="Folder for local-dir: to write.")]) -> None:
     """Download the weights of a backbone, and write them as a folder that local-dir: loads."""
-    _network(True)
+    allow_network(True)
     from prt.vision.backbones import fetch_backbone
 
     fetch_backbone(spec, out)
@@ -126,7 +120,7 @@ def prepare(
     test: Annotated[float, typer.Option(help="Share held out where the source has no test split.")] = 0.2,
 ) -> None:
     """Make a data set, of what was fetched: three splits and a manifest."""
-    _network(False)
+    allow_network(False)
     for option, share in (("--validation", validation), ("--test", test)):
         if not 0 < share < 1:
             raise InputError(f"{option} is {share}, but a share of images lies between 0 and 1, as 0.1 does.")
@@ -136,8 +130,8 @@ def prepare(
         source,
         out,
         root=downloads,
-        classes=_json(classes, "--classes", STRINGS),
-        templates=_json(templates, "--templates", STRINGS),
+        classes=parsed(classes, "--classes", STRINGS),
+        templates=parsed(templates, "--templates", STRINGS),
         validation=validation,
         test=test,
     )
@@ -146,14 +140,14 @@ def prepare(
 @vision.command()
 def head(spec: Spec, data: Data, out: Out, device: Device = "auto") -> None:
     """Make the zero-shot head of a backbone for a data set's class names and prompts."""
-    _threads()
+    keep_threads()
     from prt.vision.backbones import load_backbone
     from prt.vision.datasets import read_manifest
     from prt.vision.head import make_head
 
     manifest = read_manifest(data)
     loaded = load_backbone(spec)
-    loaded.clip.to(_device(device))
+    loaded.clip.to(device_of(device))
     make_head(loaded, manifest.classes, manifest.templates, out)
 
 
@@ -170,12 +164,12 @@ def score(
     device: Device = "auto",
 ) -> None:
     """Score a pretrained backbone on the validation and test splits."""
-    _threads()
+    keep_threads()
     from prt.vision.datasets import read_manifest
     from prt.vision.tune import Tuner
 
-    how = _recipe(_json(recipe, "--recipe", RECIPE))
-    tuner = Tuner(spec, head, read_manifest(data), _device(device), workers)
+    how = recipe_of(parsed(recipe, "--recipe", RECIPE))
+    tuner = Tuner(spec, head, read_manifest(data), device_of(device), workers)
     for split in ("validation", "test"):
         facts = {"backbone": backbone, "dataset": dataset, "method": "pretrained", "kind": "log_probs"}
         tuner.scores(tuner.reference(split, how), split, **facts).save(out / f"{split}.safetensors")
@@ -208,11 +202,11 @@ def score_rewards(
     device: Device = "auto",
 ) -> None:
     """Score rewards on a data set that they were not tuned on; it has the same labels."""
-    _threads()
+    keep_threads()
     from prt.vision.datasets import read_manifest
     from prt.vision.predict import score_reward
 
-    manifest, on = read_manifest(data), _device(device)
+    manifest, on = read_manifest(data), device_of(device)
     for run in runs:
         place = out / run.parent.name / run.name
         score_reward(run, dataset=dataset, data=manifest, out=place, device=on, workers=workers)
@@ -237,11 +231,11 @@ def tune(
     device: Device = "auto",
 ) -> None:
     """Fine-tune a backbone or tune a reward, and score the result."""
-    _threads()
+    keep_threads()
     from prt.vision.datasets import read_manifest
     from prt.vision.tune import tune
 
-    recipes = {shots: _recipe(recipe) for shots, recipe in _json(regimes, "--regimes", REGIMES).items()}
+    recipes = {shots: recipe_of(recipe) for shots, recipe in parsed(regimes, "--regimes", REGIMES).items()}
     tune(
         spec,
         backbone=backbone,
@@ -254,7 +248,7 @@ def tune(
         seeds=seed,
         out=out,
         checkpoints=checkpoints,
-        device=_device(device),
+        device=device_of(device),
         workers=workers,
         every=every,
         initial=initial,
@@ -271,11 +265,11 @@ def benchmark_training(
     device: Device = "auto",
 ) -> None:
     """Time and memory of an iteration of fine-tuning and reward tuning (Table 1); the weights are random."""
-    _threads()
+    keep_threads()
     from prt.tables import write_table
     from prt.vision.benchmark import training
 
-    table = training(_models(model), batch, _device(device), precision, repeats)
+    table = training(_models(model), batch, device_of(device), precision, repeats)
     write_table(out, table, digits=6)
 
 
@@ -290,11 +284,11 @@ def benchmark_inference(
     device: Device = "auto",
 ) -> None:
     """Time and memory of a batch through a target alone, EFT and PRT (Table 2); the weights are random."""
-    _threads()
+    keep_threads()
     from prt.tables import write_table
     from prt.vision.benchmark import inference
 
-    table = inference(_models(model), _pairs(pair), batch, _device(device), repeats, compiled)
+    table = inference(_models(model), pairs_of(pair), batch, device_of(device), repeats, compiled)
     write_table(out, table, digits=6)
 
 
@@ -309,7 +303,7 @@ def transfer(
     from prt.tables import write_table
     from prt.transfer import transfer
 
-    pairs = _pairs(pair)
+    pairs = pairs_of(pair)
     for s in strength:
         if not math.isfinite(s):
             raise InputError(f"--strength is {s}, but must be a finite number.")
@@ -375,7 +369,7 @@ def beside(
     from prt import published
     from prt.tables import write_table
 
-    table = published.beside(paper, _json(names, "--names", NAMES), costs, noise, theory, clean)
+    table = published.beside(paper, parsed(names, "--names", NAMES), costs, noise, theory, clean)
     write_table(out, table)
 
 
@@ -464,8 +458,8 @@ def figure(
     module, function, columns = drawings[name]
     draw = getattr(importlib.import_module(f"prt.figures.{module}"), function)
     if name == "transfer-bars":
-        draw = functools.partial(draw, panels=_json(panels, "--panels", PANELS))
-    chosen = _json(select, "--select", SELECTION)
+        draw = functools.partial(draw, panels=parsed(panels, "--panels", PANELS))
+    chosen = parsed(select, "--select", SELECTION)
     draw(pd.concat([read_table(t, chosen, columns) for t in table], ignore_index=True), stem=out)
 
 
@@ -484,10 +478,10 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Predict with a reward put on a target."""
-    _threads()
+    keep_threads()
     from prt.vision.predict import load_reward
 
-    model = load_reward(reward, _device(device)).on(target, head, strength)
+    model = load_reward(reward, device_of(device)).on(target, head, strength)
     views = dict(zip(("with_reward", "without_reward"), model.both(images), strict=True))
     if not without:
         del views["without_reward"]
@@ -511,32 +505,6 @@ def predict(
             print(f"  {view.replace('_', ' '):15}{line}")
 
 
-def _json(text: str, option: str, schema: dict[str, Any]) -> Any:
-    """The value of an option in JSON, which must be as ``schema`` says."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{option} must be {schema['description']}, but cannot be read ({error}).") from None
-    wrong = best_match(Draft202012Validator(schema).iter_errors(value))
-    if wrong is not None:
-        place = ".".join(map(str, wrong.absolute_path))
-        where = f"its part {place} is wrong: " if place else ""
-        raise InputError(f"{option} must be {schema['description']}, but {where}{wrong.message}.")
-    return value
-
-
-def _pairs(texts: list[str]) -> list[tuple[str, str]]:
-    """(source, target) of every SOURCE:TARGET."""
-    pairs = [(source, target) for source, _, target in (text.partition(":") for text in texts)]
-    for text, names in zip(texts, pairs, strict=True):
-        if not all(names):
-            raise InputError(f"--pair is '{text}', but must be SOURCE:TARGET, the names of two backbones.")
-    return pairs
-
-
 def _models(texts: list[str]) -> dict[str, str]:
     """Name → architecture of every NAME=SPEC."""
     models: dict[str, str] = {}
@@ -548,50 +516,6 @@ def _models(texts: list[str]) -> dict[str, str]:
             raise InputError(f"--model names '{name}' twice; give each network a name of its own.")
         models[name] = spec
     return models
-
-
-def _recipe(content: dict[str, Any]) -> "Recipe":
-    """A training recipe; an unknown key is refused."""
-    from prt.training import Recipe
-
-    for key in content:
-        known(key, [f.name for f in fields(Recipe)], "key of a training recipe")
-    return Recipe(**content)
-
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device is '{name}', but must be cpu, cuda, cuda:NUMBER or auto.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"this machine has no GPU that torch can use as --device {name}; run on one that has, or write cpu "
-            "(in the pipeline: --set-resources RULE:gpu=0 RULE:device=cpu)."
-        )
-    return device
-
-
-def _network(allowed: bool) -> None:
-    """Allow or forbid the hubs' libraries to use the network, whatever the environment says.
-
-    They read these variables once, when they are imported.
-    """
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        os.environ[name] = "0" if allowed else "1"
-
-
-def _threads() -> None:
-    """Keep to the threads that the scheduler granted (Snakemake sets OMP_NUM_THREADS)."""
-    import torch
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from prt.errors import InputError, known
 
 # Named here, too, as prt.vision.datasets takes seconds to import.
 EMBEDDED = ("digits", "mnist")
+BENCHMARKS = sorted(file.stem for file in (Path(__file__).parent / "language" / "benchmarks").glob("*.yaml"))
 PAPER = sorted(file.stem for file in (Path(__file__).parent / "vision" / "paper").glob("*.yaml"))
 
 
@@ -23,7 +24,14 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     error = best_match(Draft202012Validator(schema).iter_errors(config))
     if error is not None:
         raise InputError(_told(error))
-    vision = config["vision"]
+    if "vision" in config:
+        _check_vision(config["vision"])
+    if "language" in config:
+        _check_language(config["language"])
+
+
+def _check_vision(vision: dict[str, Any]) -> None:
+    """Refuse names of nothing in the vision half."""
     backbones, datasets = vision["backbones"], vision["datasets"]
     for dataset in datasets.values():
         kind, _, name = dataset["source"].partition(":")
@@ -50,6 +58,36 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     for item in items:
         known(vision[item]["dataset"], datasets, f"data set of {item}")
         known(vision[item]["shots"], datasets[vision[item]["dataset"]]["shots"], f"number of shots of {item}")
+
+
+def _check_language(language: dict[str, Any]) -> None:
+    """Refuse names of nothing in the language half."""
+    models, benchmarks = language["models"], language["benchmarks"]
+    for name, settings in benchmarks.items():
+        if "task" not in settings:
+            known(name, BENCHMARKS, "benchmark")
+    bars = language.get("bars", {})
+    items = [(name, language[name]) for name in ("figure7", "table4", "table6") if name in language]
+    for name, used in [(n, b) for n, item in bars.items() for b in item["benchmarks"]] + [
+        (n, item["benchmark"]) for n, item in [*items, *language.get("next_tokens", {}).items()]
+    ]:
+        known(used, benchmarks, f"benchmark of {name}")
+    for panel in [panel for item in [*bars.values(), *(item for _, item in items)] for panel in item["panels"]]:
+        for name in (panel["source"], *panel["targets"]):
+            known(name, models, "language model")
+    for item in language.get("next_tokens", {}).values():
+        for name in (item["source"], item["target"]):
+            known(name, models, "language model")
+    for name in [name for pair in language.get("table3", {}).get("pairs", []) for name in pair]:
+        known(name, models, "language model of table3")
+    if "table6" in language and "lora" not in language:
+        raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
+    runs_code = [name for name in benchmarks if name in ("humaneval", "mbpp")]
+    if runs_code and not language.get("unsafe_code"):
+        raise InputError(
+            f"the benchmark {runs_code[0]} runs code that a model wrote, in a sandbox: set 'unsafe_code: true' in the "
+            "configuration's 'language' if you want that, or take the benchmark out."
+        )
 
 
 def _shots_as_text(config: Any) -> None:

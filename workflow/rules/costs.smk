@@ -26,7 +26,7 @@ rule measure_training:
         f"{COSTS}/table1.tsv"
     conda:
         "../../environment.yml"
-    threads: alone
+    threads: alone(gpus_of_costs())
     resources:
         mem_mb=growing(32000),
         runtime=growing(60),
@@ -59,7 +59,7 @@ rule measure_inference:
         f"{COSTS}/table2.tsv"
     conda:
         "../../environment.yml"
-    threads: alone
+    threads: alone(gpus_of_costs())
     resources:
         mem_mb=growing(32000),
         runtime=growing(60),

@@ -42,9 +42,3 @@ rule fetch_dataset:
         downloads=subpath(output[0], parent=True),
     shell:
         "prt vision fetch --source {params.source:q} --downloads {params.downloads:q} --out {output:q} 2> {log}"
-
-
-rule fetch:
-    input:
-        everything_fetched(),
-    localrule: True

@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prt.errors import InputError, first_line
-from prt.files import fingerprint
+from prt.files import fingerprint, write_json
+
+# What is fetched of a model: no pickled weights, and no second copy in a format of its own.
+FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,22 @@ def load(spec: str, dtype: torch.dtype, device: torch.device, name: str = "") ->
     return Causal(name or spec, model.to(device).eval(), tokenizer)
 
 
+def fetch(spec: str, out: Path) -> None:
+    """Download a model of the hub to ``out``, a folder that :func:`load` takes; its receipt fetched.json comes last.
+
+    Raises:
+        InputError: if there is no such model, it is gated, or the network fails.
+    """
+    try:
+        commit = HfApi().model_info(spec).sha
+        snapshot_download(spec, revision=commit, local_dir=out, allow_patterns=FILES)
+    except Exception as error:  # network, name, licence, space: the hub raises many kinds
+        raise _refusal(spec, "model", error) from error
+    if not list(out.glob("*.safetensors")):
+        raise InputError(f"{spec} has no weights in safetensors format; take a model that has.")
+    write_json(out / "fetched.json", {"spec": spec, "commit": commit})
+
+
 def _must_be_there(spec: str) -> None:
     """A folder that is missing would be asked for on the hub."""
     looks_local = spec.startswith(("/", ".", "~")) or spec.count("/") != 1
@@ -129,7 +154,10 @@ def _refusal(spec: str, what: str, error: Exception) -> InputError:
             f"{spec} is gated: accept its licence at https://huggingface.co/{spec}, then log in with `hf auth login` "
             "or set HF_TOKEN, and fetch it again."
         )
-    if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes) and not Path(spec).is_dir():
+    if (
+        any(isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled)) for cause in causes)
+        and not Path(spec).is_dir()
+    ):
         return InputError(f"{spec} is not on this machine and the network is not used here: fetch it first.")
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return InputError(f"the Hugging Face hub has no model {spec}, or you may not see it; correct the name.")
