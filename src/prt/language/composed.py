@@ -1,0 +1,209 @@
+"""A target with rewards on it, as one ordinary causal language model of transformers.
+
+Decoding adds raw logits. Equations 6 and 10 add a reward to log π̃ = f̃ − logsumexp(f̃), and equation 4 adds the
+difference of two such log-probabilities; each logsumexp is one number per position, the same for every token, and the
+softmax that follows takes it out again. So none of them is computed.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from prt.errors import InputError
+from prt.language.models import Causal, shared_ids, vocabulary
+
+
+class ComposedCache(Cache):
+    """One cache per model. Its layers are all of theirs, so cropping, reordering and resetting reach every model.
+
+    Args:
+        caches: one per model, the target's first.
+        calls: what makes one decoding step of each model; None stands for the model itself.
+    """
+
+    # generate() would compile one step, and make one mask, for all models from one configuration.
+    is_compileable = False
+
+    def __init__(self, caches: Sequence[Cache], calls: Sequence[Callable[..., Any] | None]) -> None:
+        super().__init__(layers=[layer for cache in caches for layer in cache.layers])
+        self.caches = list(caches)
+        self.calls = list(calls)
+
+
+class Composed(PreTrainedModel, GenerationMixin):
+    """Logits of a target plus weighted logits of other models: target + Σ_i weight_i · part_i, in float32.
+
+    It is as wide as the target's tokenizer (whatever rows the layers are padded to), and −inf at the ids that do not
+    mean the same token to all. Every model stays on its own device; the sum is on the target's. It is for inference:
+    there is no loss, and nothing to save.
+
+    Args:
+        target: the model that is changed.
+        parts: the models that are added, with their weights.
+
+    Raises:
+        InputError: for tokenizers that differ, and for a model with too few rows for the target's tokenizer.
+    """
+
+    # Attention is the models' own affair, whichever kind the target's configuration names.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    models: Any
+    barred: Tensor
+
+    def __init__(self, target: Causal, parts: Sequence[tuple[Causal, float]]) -> None:
+        models: list[PreTrainedModel] = [target.model, *(part.model for part, _ in parts)]
+        own = vocabulary(target.tokenizer)
+        shared = set(range(own.size))
+        for part, _ in parts:
+            shared &= set(shared_ids(own, vocabulary(part.tokenizer), (target.name, part.name)))
+        for causal in (target, *(part for part, _ in parts)):
+            layers: list[Any] = [causal.model.get_input_embeddings(), causal.model.get_output_embeddings()]
+            rows = min(len(layer.weight) for layer in layers)
+            if rows < own.size:
+                raise InputError(
+                    f"{causal.name} has {rows} rows for {own.size} tokens of {target.name}'s tokenizer; "
+                    "take a model of the same family, or enlarge it with resize_token_embeddings."
+                )
+        config = copy.deepcopy(target.model.config)
+        config.vocab_size = own.size
+        # What is too long for one is too long for the sum.
+        lengths = [getattr(model.config, "max_position_embeddings", None) for model in models]
+        config.max_position_embeddings = min((length for length in lengths if length is not None), default=None)
+        super().__init__(config)
+        self.models = nn.ModuleList(models)
+        self.weights = [float(weight) for _, weight in parts]
+        barred = torch.tensor(sorted(set(range(own.size)) - shared), device=target.model.device)
+        self.register_buffer("barred", barred.long(), persistent=False)
+        assert target.model.generation_config is not None
+        self.generation_config = copy.deepcopy(target.model.generation_config)
+        self._is_stateful = any(model._is_stateful for model in models)
+        self.all_tied_weights_keys: dict[str, str] = {}
+        self.eval()
+
+    def tie_weights(self, *_: Any, **__: Any) -> None:
+        """Nothing: every model has tied its own. lm-eval asks for it."""
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: ComposedCache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        """Summed logits, (batch, positions kept, tokens of the tokenizer), float32, on the target's device.
+
+        Args:
+            input_ids: (batch, positions), after those in ``past_key_values``.
+            attention_mask: (batch, positions in the cache and here), nought at padding.
+            position_ids: (batch, positions).
+            past_key_values: what an earlier call returned.
+            use_cache: keep a cache; without this and ``past_key_values``, none is made.
+            logits_to_keep: that many of the last positions, or these positions; 0 keeps all.
+            _: generate() hands its own arguments on to every model, such as the tokenizer of its stop strings.
+
+        Raises:
+            TypeError: if the cache is another model's.
+        """
+        cache = past_key_values
+        if cache is None and use_cache:
+            cache = ComposedCache([DynamicCache(config=m.config) for m in self.models], [None] * len(self.models))
+        if cache is not None and not isinstance(cache, ComposedCache):
+            raise TypeError(f"a composed model needs a cache with one part per model, not a {type(cache).__name__}.")
+        # Nothing waits between the models, so those on several devices work at the same time. The first logits are the
+        # one buffer of this width (a copy only from half precision); the others are added in place.
+        total = self._logits(0, cache, input_ids, attention_mask, position_ids, logits_to_keep).float()
+        for i, weight in enumerate(self.weights, 1):
+            part = self._logits(i, cache, input_ids, attention_mask, position_ids, logits_to_keep)
+            total.add_(part.to(total.device), alpha=weight)
+        total.index_fill_(-1, self.barred, -torch.inf)
+        return CausalLMOutputWithPast(logits=total, past_key_values=cache)
+
+    def _logits(self, i: int, cache: ComposedCache | None, ids: Tensor, *others: Any) -> Tensor:
+        """What model ``i`` says, as wide as the tokenizer, on its own device."""
+        model = self.models[i]
+        ids, mask, positions, keep = (x.to(model.device) if isinstance(x, Tensor) else x for x in (ids, *others))
+        inputs = {
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": None if cache is None else cache.caches[i],
+            "use_cache": cache is not None,
+            "logits_to_keep": keep,
+        }
+        step = cache.calls[i] if cache is not None and cache.caches[i].is_initialized and ids.shape[1] == 1 else None
+        if step is None:
+            output = model(input_ids=ids, **inputs)
+        else:  # a compiled step wants its mask ready made, of the same shape at every step
+            output = step(**model.prepare_inputs_for_generation(ids, **inputs))
+        return output.logits[..., : self.config.vocab_size]
+
+    def _prepare_cache_for_generation(
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        generation_mode: GenerationMode,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> Any:
+        """Every model makes the kind of cache that is asked for, by its own configuration, and its compiled step."""
+        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
+            mixin: Any = super()
+            return mixin._prepare_cache_for_generation(
+                generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+            )
+        caches: list[Cache] = []
+        calls: list[Callable[..., Any] | None] = []
+        for model in self.models:
+            own: dict[str, Any] = {}
+            model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
+            compiled = model._valid_auto_compile_criteria(own, generation_config)
+            caches.append(own["past_key_values"])
+            calls.append(model.get_compiled_call(generation_config.compile_config) if compiled else None)
+        model_kwargs["past_key_values"] = ComposedCache(caches, calls)
+        return None
+
+
+def prt(target: Causal, rewards: Sequence[Causal], strengths: Sequence[float]) -> Causal:
+    """Equations 6 and 10: a target with one or more rewards on it, each with its strength 1/λ.
+
+    Raises:
+        InputError: for tokenizers that differ, or if there are not as many strengths as rewards.
+    """
+    if len(rewards) != len(strengths):
+        raise InputError(f"{len(rewards)} rewards and {len(strengths)} strengths: give each reward one strength.")
+    return _causal("prt", target, list(zip(rewards, strengths, strict=True)))
+
+
+def eft(target: Causal, finetuned: Causal, pretrained: Causal, strength: float = 1.0) -> Causal:
+    """Equation 4: a target with the difference of the fine-tuned and the pretrained *source* on it.
+
+    Raises:
+        InputError: for tokenizers that differ.
+    """
+    return _causal("eft", target, [(finetuned, strength), (pretrained, -strength)])
+
+
+def poe(target: Causal, finetuned: Causal, strength: float = 1.0) -> Causal:
+    """The product of the target and the source's fine-tuned model: PRT's cost, no reward trained; not in the paper.
+
+    Raises:
+        InputError: for tokenizers that differ.
+    """
+    return _causal("poe", target, [(finetuned, strength)])
+
+
+def _causal(method: str, target: Causal, parts: list[tuple[Causal, float]]) -> Causal:
+    added = ", ".join(f"{weight:+g} {part.name}" for part, weight in parts)
+    return Causal(f"{target.name} ({method}: {added})", Composed(target, parts), target.tokenizer)
