@@ -105,7 +105,7 @@ def _shots_as_text(config: Any) -> None:
 def _told(error: ValidationError) -> str:
     parent: Any = error.parent
     if parent is not None and parent.validator == "oneOf":
-        error = parent  # what a backbone may be is told as a whole
+        error = parent  # what a backbone or a model may be is told as a whole
     place = ".".join(str(p) for p in error.absolute_path) or "the top level"
     rule: Any = error.validator_value
     here: Any = error.instance
@@ -121,7 +121,9 @@ def _told(error: ValidationError) -> str:
     if error.validator == "minimum":
         return f"{place} of the configuration is {here}, but must be {rule} or more."
     if error.validator == "oneOf":
-        return f"{place} of the configuration needs either 'spec' alone, or 'architecture', 'corpus' and 'recipe'."
+        return f"{place} of the configuration needs {schema['description']}."
+    if error.validator == "anyOf":
+        return "the configuration has neither 'vision' nor 'language': add one (see config/README.md)."
     if error.validator == "not":
         return f"{place} of the configuration cannot be set there: {schema['description']}."
     return f"{place} of the configuration is wrong: {error.message} (see config/README.md)."

@@ -3,13 +3,12 @@
 # and comparison.csv.
 
 
-# The embedded default's tokenizer, chats and benchmarks: generated text.
+# The embedded default's chats and benchmarks: generated text.
 rule write_text:
     output:
         expand(
             f"{LANGUAGE_TOP}/{{file}}",
             file=[
-                "tokenizer/tokenizer.json",
                 "chats/train.jsonl",
                 "benchmarks/problems/test.jsonl",
                 "benchmarks/instructions/test.jsonl",
@@ -25,15 +24,13 @@ rule write_text:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        out=subpath(output[1], ancestor=2),
+        out=subpath(output[0], ancestor=2),
     shell:
         "prt language write-text --out {params.out} 2> {log}"
 
 
 # Models of the embedded default: pretrained on generated text, by size and corpus.
 rule pretrain_language:
-    input:
-        f"{LANGUAGE_TOP}/tokenizer/tokenizer.json",
     output:
         config=f"{LANGUAGE_TOP}/models/{{model}}/config.json",
         weights=f"{LANGUAGE_TOP}/models/{{model}}/model.safetensors",
@@ -49,13 +46,11 @@ rule pretrain_language:
     params:
         entry=lambda wc: {key: MODELS[wc.model][key] for key in ("size", "corpus")},
         recipe=lambda wc: as_json(MODELS[wc.model]["recipe"]),
-        tokenizer=subpath(input[0], parent=True),
         out=subpath(output.config, parent=True),
         checkpoint=f"{LANGUAGE_TOP}/checkpoints/pretrain/{{model}}.safetensors",
     shell:
         "prt language pretrain --size {params.entry[size]} --corpus {params.entry[corpus]} "
-        "--tokenizer {params.tokenizer} --recipe {params.recipe:q} --out {params.out} "
-        "--checkpoint {params.checkpoint} 2> {log}"
+        "--recipe {params.recipe:q} --out {params.out} --checkpoint {params.checkpoint} 2> {log}"
 
 
 # The chats, checked, and split into training and validation.
