@@ -265,7 +265,7 @@ def test_every_model_on_its_own_device():
     devices = [{layer.keys.device.type for layer in cache.layers} for cache in out.past_key_values.caches]
     assert devices == [{"meta"}, {"cpu"}, {"cpu"}]
     with pytest.raises(NotImplementedError, match="meta"):  # and back: there are no numbers to bring
-        composed.prt(REWARD, [there], [1.0]).model(tokens)
+        composed.prt(REWARD, [there], [1.0]).model(tokens, use_cache=True)
 
 
 def test_shortest_context_and_targets_settings():
