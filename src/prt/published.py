@@ -26,6 +26,7 @@ LEDGER = [
     "protocol",
     "source",
 ]
+VISION = ("table1", "table2", "table5", "table7")
 KEYS = ["item", "source", "target", "method", "quantity"]
 OURS = ["our_source", "our_target", "ours", "precision", "device"]
 
@@ -109,6 +110,7 @@ def beside(
         is what they most likely are.
     """
     printed = read_table(paper, {}, [*KEYS, "value", "std", "unit", "note"])
+    printed = printed[printed["item"].isin(VISION)]
     launched = printed[printed["quantity"] == "time_per_batch"].assign(quantity="launch_time_per_batch")
     ours = pd.concat([_costs(path) for path in costs] + [_noise(noise, clean), _theory(theory)], ignore_index=True)
     ours["our_source"], ours["our_target"] = ours["source"], ours["target"]

@@ -45,8 +45,19 @@ def share(hits: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
     return wilson(float(mean(hits, groups)), effective_size(groups))
 
 
+def mean_of_examples(x: NDArray[np.float64]) -> Estimate:
+    """Mean of ``x`` (N,): Wilson's interval where every value is 0 or 1, else the normal one, kept within 0 and 1."""
+    if np.isin(x, (0, 1)).all():
+        return wilson(float(x.mean()), len(x))
+    e = mean_over_seeds(x[None], np.zeros(len(x), np.int64))
+    return Estimate(e.value, max(0.0, e.low), min(1.0, e.high))
+
+
 def share_over_seeds(hits: NDArray[np.float64], groups: NDArray[np.int64]) -> dict[str, float]:
-    """``value``, ``std`` (over seeds; NaN for one), ``low`` and ``high`` of ``hits`` (0 or 1), S seeds × N examples."""
+    """``value``, ``std`` (over seeds; NaN for one), ``low`` and ``high`` of ``hits``, S seeds × N examples.
+
+    Each hit is 0 or 1, or another number whose mean is a share; the interval is kept within 0 and 1.
+    """
     e = mean_over_seeds(hits, groups)
     std = float(mean(hits, groups).std(ddof=1)) if len(hits) > 1 else float("nan")
     return {"value": e.value, "std": std, "low": max(0.0, e.low), "high": min(1.0, e.high)}

@@ -1,5 +1,6 @@
 """Tables 1 and 2: peak memory and time of a batch, beside the time to launch it and the bound of its arithmetic."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -24,12 +25,21 @@ def draw(costs: pd.DataFrame, stem: Path) -> None:
     Raises:
         InputError: if the table holds both, or measurements of several devices, batches or versions.
     """
-    for column in ("table", "device", "batch", "torch", "peak_from"):
+    one_of_each(costs, ("table", "device", "batch", "torch", "peak_from"))
+    rows = costs[costs["quantity"].isin(QUANTITIES) & costs["method"].isin(METHODS)]
+    save(figure(rows), rows, stem)
+
+
+def one_of_each(costs: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Refuse a table that mixes measurements which cannot be compared.
+
+    Raises:
+        InputError: if one of ``columns`` holds several values.
+    """
+    for column in columns:
         if costs[column].nunique() > 1:
             values = " and ".join(map(str, costs[column].unique()[:2]))
             raise InputError(f"the table holds more than one '{column}' ({values}); select one.")
-    rows = costs[costs["quantity"].isin(QUANTITIES) & costs["method"].isin(METHODS)]
-    save(figure(rows), rows, stem)
 
 
 def figure(rows: pd.DataFrame) -> Figure:

@@ -1,4 +1,4 @@
-"""Figures 6a and 6b: what the entropy term α does to training, and to transfer."""
+"""Figures 6a, 6b and 7: what the entropy term α does to training, and to transfer."""
 
 import itertools
 from pathlib import Path
@@ -20,8 +20,10 @@ from prt.figures.style import (
     conditions,
     grid,
     group_labels,
+    headline,
     interval,
     legend,
+    measure,
     places,
     save,
     sober,
@@ -76,7 +78,7 @@ def figure_curves(rows: pd.DataFrame) -> Figure:
 
 
 def draw_transfer(summary: pd.DataFrame, stem: Path) -> None:
-    """Draw Figure 6b to ``stem``.pdf, .png and .csv.
+    """Draw Figure 6b or, of a language summary, Figure 7 to ``stem``.pdf, .png and .csv.
 
     Raises:
         InputError: if no reward was trained with α > 0, or a pretrained accuracy is missing.
@@ -91,9 +93,9 @@ def select_transfer(summary: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: if no reward was trained with α > 0, or a pretrained accuracy is missing.
     """
-    top1 = summary[summary["metric"] == "top1"]
+    top1 = headline(summary)
     prt = top1[(top1["method"] == "prt") & (top1["strength"] == 1)]
-    where = ["source", "dataset", "shots"]
+    where = _where(summary)
     prt = prt[prt.groupby(where)["alpha"].transform("max") > 0]
     if prt.empty:
         raise InputError("the summary has no PRT with an entropy term; tune a reward with alpha above 0 and run again.")
@@ -102,18 +104,24 @@ def select_transfer(summary: pd.DataFrame) -> pd.DataFrame:
     absent = pretrained[pretrained["value"].isna()]
     if not absent.empty:
         first = absent.iloc[0]
+        place = f"{first.dataset} ({first.shots})" if "shots" in first else first.dataset
         raise InputError(
-            f"the summary has no top-1 accuracy of 'pretrained' on '{first.target}' with source"
-            f" '{first.source}' on {first.dataset} ({first.shots}); evaluate it and run again."
+            f"the summary has no {measure(summary)} accuracy of 'pretrained' on '{first.target}' with source"
+            f" '{first.source}' on {place}; evaluate it and run again."
         )
     return pd.concat([prt, pretrained[prt.columns]], ignore_index=True)
+
+
+def _where(table: pd.DataFrame) -> list[str]:
+    """The columns that make a panel; a language table has no shots."""
+    return [column for column in ("source", "dataset", "shots") if column in table]
 
 
 @sober
 def figure_transfer(rows: pd.DataFrame) -> Figure:
     """The figure of the rows that :func:`select_transfer` gave."""
     alphas = sorted(rows["alpha"].dropna().unique())
-    widest = rows.groupby(["source", "dataset", "shots"])["target"].nunique().max()
+    widest = rows.groupby(_where(rows))["target"].nunique().max()
     sources, columns = list(rows["source"].unique()), conditions(rows)
     drawn, axes = grid(sources, columns, 0.3 + 0.42 * widest, 2.2)
     for (source, condition), axis in zip(itertools.product(sources, columns), axes.flat, strict=True):

@@ -1,5 +1,6 @@
 """A table as a picture: names on the left, groups of number columns on the right, rules as in a paper."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ Line = tuple[Sequence[str], Sequence[str]]  # names, then a cell for each column
 
 @sober
 def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], foot: str = "") -> Figure:
-    """Draw ``lines`` under the headers ``names`` and ``groups``, and ``foot`` in grey below.
+    """Draw ``lines`` under the headers ``names`` and ``groups``, and ``foot`` in grey below, folded where it is long.
 
     A name that repeats the one above is left out; where the first name changes, a thin rule is drawn.
     """
@@ -38,7 +39,8 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], 
         right[-len(columns) :] = [at + spare * (i + 1) / len(columns) for i, at in enumerate(right[-len(columns) :])]
         x = right[-1]
         spans.append((start + SPACE / 2, x))
-    height = LINE * (len(lines) + 2 + bool(foot))
+    feet = textwrap.wrap(foot, int(x / (0.85 * LETTER)))
+    height = LINE * (len(lines) + 2 + len(feet))
 
     drawn = Figure(figsize=(x + 0.2, height + 0.2))
     axis = drawn.add_axes((0, 0, 1, 1))
@@ -72,5 +74,6 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], 
         for at, text in zip(right, cells, strict=True):
             write(at, number, text, ha="right")
         above = own
-    write(0, len(lines) + 2.1, foot, color="#777777")
+    for number, line_of_foot in enumerate(feet):
+        write(0, len(lines) + 2.1 + number, line_of_foot, color="#777777")
     return drawn

@@ -1,5 +1,6 @@
 """The one look of all figures: type, colours and names of the methods, the grid of panels, and saving."""
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ NAME = {
     "eft": "EFT",
     "prt": "PRT",
     "ft": "FT (target's own)",
+    "instruct": "Instruct (published)",
     "source_ft": "source's FT, kept as it is",
     "poe": "PoE",
     "reward": "reward alone",
@@ -32,12 +34,15 @@ COLOUR = {
     "eft": "#E69F00",
     "prt": "#0072B2",
     "ft": "#009E73",
+    "instruct": "#F0E442",
     "source_ft": "#000000",
     "poe": "#CC79A7",
     "reward": "#56B4E9",
 }
 
 INK = "#333333"
+
+MOST = 6  # panels beside each other, where there is a single source
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -74,6 +79,7 @@ sober = matplotlib.style.context(
         "lines.linewidth": 1.1,
         "lines.markersize": 3.2,
         "pdf.fonttype": 42,
+        "text.parse_math": False,  # a dollar sign is a dollar sign
     },
     after_reset=True,
 )
@@ -81,9 +87,26 @@ sober = matplotlib.style.context(
 Condition = tuple[str, str]
 
 
+def headline(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows that figures show: top-1; of a language table, each benchmark's headline metric, without LoRA."""
+    if "headline" not in summary:
+        return summary[summary["metric"] == "top1"]
+    return summary[summary["headline"] & ~summary["lora"]]
+
+
+def measure(summary: pd.DataFrame) -> str:
+    """What :func:`headline` keeps, in words."""
+    return "headline" if "headline" in summary else "top-1"
+
+
+def _shots(table: pd.DataFrame) -> pd.Series:
+    """Shots as text; language models are tuned on all of their data."""
+    return table["shots"].astype(str) if "shots" in table else pd.Series("full", index=table.index)
+
+
 def conditions(table: pd.DataFrame) -> list[Condition]:
     """The distinct (dataset, shots) of a table, in its order."""
-    return list(dict.fromkeys(zip(table["dataset"], table["shots"].astype(str), strict=True)))
+    return list(dict.fromkeys(zip(table["dataset"], _shots(table), strict=True)))
 
 
 def titles(of: Sequence[Condition]) -> list[str]:
@@ -96,8 +119,7 @@ def titles(of: Sequence[Condition]) -> list[str]:
 def cell(table: pd.DataFrame, source: str, condition: Condition) -> pd.DataFrame:
     """The rows of one panel: one source on one (dataset, shots)."""
     dataset, shots = condition
-    here = (table["source"] == source) & (table["dataset"] == dataset) & (table["shots"].astype(str) == shots)
-    return table[here]
+    return table[(table["source"] == source) & (table["dataset"] == dataset) & (_shots(table) == shots)]
 
 
 def grid(
@@ -105,21 +127,29 @@ def grid(
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes: a row of panels per source, a column per (dataset, shots); sizes in inches.
 
-    All panels of a data set share their y axis, in percent.
+    Many panels of a single source go into several rows. All panels of a data set share their y axis, in percent.
     """
-    figure = Figure(figsize=(max(0.6 + width * len(columns), 3.5), 0.3 + height * len(sources)), layout="constrained")
-    axes = figure.subplots(len(sources), len(columns), squeeze=False)
+    wide = (
+        len(columns)
+        if len(sources) > 1 or len(columns) <= MOST
+        else math.ceil(len(columns) / math.ceil(len(columns) / MOST))
+    )
+    panels = list(itertools.product(sources, zip(columns, titles(columns), strict=True)))
+    rows = math.ceil(len(panels) / wide)
+    figure = Figure(figsize=(max(0.6 + width * wide, 3.5), 0.3 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, wide, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.remove()
     first: dict[str, Axes] = {}
-    for column, (dataset, _) in enumerate(columns):
-        for axis in axes[:, column]:
-            if axis is not first.setdefault(dataset, axis):
-                axis.sharey(first[dataset])
-    for axis, title in zip(axes[0], titles(columns), strict=True):
-        axis.set_title(title)
-    for axis, source in zip(axes[:, 0], sources, strict=True):
-        axis.set_ylabel(folded(f"source: {source}", 20), fontweight="bold")
+    for number, (axis, (source, ((dataset, _), title))) in enumerate(zip(axes, panels, strict=False)):
+        if axis is not first.setdefault(dataset, axis):
+            axis.sharey(first[dataset])
+        if number < len(columns):
+            axis.set_title(title)
+        if number % wide == 0:
+            axis.set_ylabel(folded(f"source: {source}", 20), fontweight="bold")
     figure.supylabel("accuracy (%)")
-    return figure, axes
+    return figure, axes[: len(panels)]
 
 
 def folded(name: str, width: int) -> str:

@@ -1,6 +1,7 @@
-"""Figure 2: accuracy on every target of Pretrained, EFT, PRT and the target's own fine-tuning."""
+"""Figures 2, 3, 4, 10, 11, 13 and 14: accuracy on every target of Pretrained, EFT, PRT and what the target could be."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -10,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from prt.errors import InputError
+from prt.figures.printed import beside
 from prt.figures.style import (
     COLOUR,
     INK,
@@ -20,8 +23,10 @@ from prt.figures.style import (
     conditions,
     grid,
     group_labels,
+    headline,
     interval,
     legend,
+    measure,
     places,
     save,
     sober,
@@ -30,6 +35,7 @@ from prt.figures.style import (
 BARS = ("pretrained", "eft", "prt", "ft")
 WIDTH = 0.165  # of a bar, where a group has 1
 SHADE = "#F0F0F0"
+READ = "#D55E00"  # what was read off the paper's figures
 
 
 class Panel(TypedDict):
@@ -39,43 +45,64 @@ class Panel(TypedDict):
     targets: list[str]
 
 
-def draw(summary: pd.DataFrame, panels: list[Panel], stem: Path) -> None:
-    """Draw Figure 2 to ``stem``.pdf, .png and .csv.
+def draw(
+    summary: pd.DataFrame,
+    panels: list[Panel],
+    stem: Path,
+    published: pd.DataFrame | None = None,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Draw the figure to ``stem``.pdf, .png and .csv.
+
+    Args:
+        summary: a vision or a language summary.
+        panels: a row of panels for each.
+        stem: name of the files, without their ending.
+        published: what was read off the paper's bars: source, benchmark, target, method and value_percent.
+        names: our models' names → the names in ``published``, where they differ.
 
     Raises:
         InputError: if the table lacks a bar that the panels ask for.
     """
     rows = select(summary, panels)
+    if published is not None:
+        printed = published.rename(columns={"benchmark": "dataset", "value_percent": "value"})
+        rows = beside(rows, printed.assign(method=printed["method"].str.lower()), names or {}).drop(columns="paper_std")
     save(figure(rows, panels), rows, stem)
 
 
+def bars(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The methods that are bars: the last is the published instruct model where there is one, else the target's FT."""
+    return (*BARS[:3], "instruct") if rows["method"].eq("instruct").any() else BARS
+
+
 def select(summary: pd.DataFrame, panels: list[Panel]) -> pd.DataFrame:
-    """The rows that ``panels`` show: top-1, α = 0, strength 1.
+    """The rows that ``panels`` show: top-1 or the benchmark's headline metric, α = 0, strength 1, no LoRA.
 
     Raises:
         InputError: if a bar is missing.
     """
-    paper = (
-        (summary["metric"] == "top1")
-        & summary["alpha"].fillna(0).eq(0)
-        & summary["strength"].fillna(1).eq(1)
-        & summary["method"].isin([*BARS, "poe", "source_ft"])
-    )
-    table = summary[paper]
+    table = headline(summary)
+    table = table[table["alpha"].fillna(0).eq(0) & table["strength"].fillna(1).eq(1)]
+    last = bars(table)
+    table = table[table["method"].isin([*last, "poe", "source_ft"])]
     if table.empty:
-        raise InputError("the summary has no top-1 accuracies at alpha 0 and strength 1; evaluate some first.")
+        raise InputError(
+            f"the summary has no {measure(summary)} accuracies at alpha 0 and strength 1; evaluate some first."
+        )
     shown = [table["source"].eq(panel["source"]) & table["target"].isin(groups(panel)) for panel in panels]
     rows = table[np.logical_or.reduce(shown)]
     for panel, condition in itertools.product(panels, conditions(table)):
         here = cell(rows, panel["source"], condition)
         present = set(zip(here["method"], here["target"], strict=True))
-        absent = [f"'{m}' on '{t}'" for m in BARS for t in groups(panel) if (m, t) not in present]
+        absent = [f"'{m}' on '{t}'" for m in last for t in groups(panel) if (m, t) not in present]
         if not here["method"].eq("source_ft").any():
             absent.append("'source_ft'")
         if absent:
+            place = f"{condition[0]} ({condition[1]})" if "shots" in table else condition[0]
             raise InputError(
-                f"the summary has no top-1 accuracy of {absent[0]} with source '{panel['source']}' on"
-                f" {condition[0]} ({condition[1]}); evaluate it, or take it out of the figure's panels."
+                f"the summary has no {measure(summary)} accuracy of {absent[0]} with source '{panel['source']}' on"
+                f" {place}; evaluate it, or take it out of the figure's panels."
             )
     return rows
 
@@ -87,16 +114,21 @@ def groups(panel: Panel) -> list[str]:
 
 @sober
 def figure(rows: pd.DataFrame, panels: list[Panel]) -> Figure:
-    """The figure of the rows that :func:`select` gave."""
+    """The figure of the rows that :func:`select` gave; a column ``paper`` (percent) makes ticks beside the bars."""
     widest = max(len(groups(panel)) for panel in panels)
     columns = conditions(rows)
     drawn, axes = grid([panel["source"] for panel in panels], columns, 0.3 + 0.35 * widest, 2.0)
     for (panel, condition), axis in zip(itertools.product(panels, columns), axes.flat, strict=True):
         _panel(axis, cell(rows, panel["source"], condition), groups(panel))
-    bars = [Patch(color=COLOUR[method], label=NAME[method]) for method in BARS]
-    poe = Line2D([], [], color=COLOUR["poe"], marker="D", linestyle="none", label=NAME["poe"])
-    kept = Line2D([], [], color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, label=NAME["source_ft"])
-    legend(drawn, [*bars, poe, kept, Patch(color=SHADE, label="the source itself")])
+    handles = [
+        *(Patch(color=COLOUR[method], label=NAME[method]) for method in bars(rows)),
+        Line2D([], [], color=COLOUR["poe"], marker="D", linestyle="none", label=NAME["poe"]),
+        Line2D([], [], color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, label=NAME["source_ft"]),
+        Patch(color=SHADE, label="the source itself"),
+    ]
+    if "paper" in rows:
+        handles.append(Line2D([], [], color=READ, linewidth=1.2, label="paper, read off the figure (±5)"))
+    legend(drawn, handles)
     return drawn
 
 
@@ -104,14 +136,17 @@ def _panel(axis: Axes, rows: pd.DataFrame, targets: list[str]) -> None:
     """A group of bars per target, and the source's fine-tuned model as a line across."""
     axis.axvspan(-0.5, 0.5, color=SHADE, linewidth=0, zorder=0)
     rows = rows[rows["target"].isin(targets)]
-    for slot, method in enumerate([*BARS, "poe"]):
+    for slot, method in enumerate([*bars(rows), "poe"]):
         of = rows[rows["method"] == method]
         x, percent = places(of, targets) + (slot - 2) * WIDTH, 100 * of["value"]
-        if method in BARS:
+        if method != "poe":
             axis.bar(x, percent, WIDTH, color=COLOUR[method])
         else:
             axis.plot(x, percent, "D", color=COLOUR[method], markersize=2.6, zorder=3)
         axis.errorbar(x, percent, interval(of), fmt="none", ecolor=INK, elinewidth=0.6)
+        if "paper" in of:
+            read = axis.hlines(of["paper"], x - 0.42 * WIDTH, x + 0.42 * WIDTH, color=READ, linewidth=1.2, zorder=4)
+            read.set_path_effects([withStroke(linewidth=2.4, foreground="white")])
     kept = rows.loc[rows["method"] == "source_ft", "value"].iloc[0]
     axis.axhline(100 * kept, color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, zorder=3)
     group_labels(axis, targets)
