@@ -21,6 +21,8 @@ QUANTITIES = {
     "acceptance": "accepted",
 }
 
+PLACE = ["source", "target", "method", "variant"]
+
 
 def draw(
     costs: pd.DataFrame,
@@ -38,12 +40,17 @@ def draw(
         names: our models' names → the paper's, where they differ.
 
     Raises:
-        InputError: if the table holds measurements of several devices, precisions, lengths or versions.
+        InputError: if the table holds measurements of several devices, precisions, lengths or versions, or one twice.
     """
     one_of_each(costs, ("device", "precision", "prompt_tokens", "new_tokens", "repeats", "torch"))
     rows = costs[costs["quantity"].isin(QUANTITIES)]
     if rows.empty:
         raise InputError("the table has no times of decoding; measure them first.")
+    if twice := rows[rows.duplicated([*PLACE, "quantity"])].to_dict("records"):
+        source, target, method, variant, quantity = (twice[0][key] for key in [*PLACE, "quantity"])
+        raise InputError(
+            f"the table holds two values of {quantity} for {method} of {source} on {target}, {variant}; keep one."
+        )
     plainest = rows.groupby(["source", "target", "method"], sort=False, dropna=False)["variant"].transform("first")
     printed = None
     if published is not None:

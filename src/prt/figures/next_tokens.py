@@ -1,5 +1,6 @@
 """Figures 5, 8 and 9: the likeliest next tokens without and with the reward, at chosen places of a decoded answer."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ GREY = "#777777"
 HIGHLIGHT = "#FFE08A"
 
 # Inches. Every letter of DejaVu Sans Mono is 0.602 of its size wide, so that a place in the text is a place on paper.
-SIZE = 7.0
+SIZE = 7.2
 LETTER, LINE = 0.602 * SIZE / 72, 1.45 * SIZE / 72
 WIDTH, EDGE = 7.4, 0.12
 LETTERS = int((WIDTH - 2 * EDGE) / LETTER)
@@ -123,8 +124,9 @@ def figure(content: dict[str, Any]) -> Figure:
         y = top - 0.14
         page.add_patch(Rectangle((x, y - 0.035), 0.12, 0.07, color=COLOUR[method]))
         page.text(x + 0.17, y, side, va="center")
-    page.text(EDGE + 3.0, top - 0.14, "probability of the five likeliest next tokens" if deepest == 5 else
-              "probability of the likeliest next tokens", va="center", color=GREY)  # fmt: skip
+    page.text(
+        EDGE + 3.0, top - 0.14, f"probability of the {deepest} likeliest next tokens, in %", va="center", color=GREY
+    )
 
     half = (WIDTH - 2 * EDGE) / 2
     for number, position in enumerate(positions):
@@ -160,12 +162,16 @@ def _text(page: Axes, text: str, answer: int, pieces: list[Piece], spans: list[t
     for piece in pieces:
         y = 0.3 + (piece.line + 0.5) * LINE
         cut = min(max(answer - piece.start, 0), len(piece.text))
-        for start, part, colour in ((0, piece.text[:cut], GREY), (cut, piece.text[cut:], INK)):
-            if part.strip():
-                x = EDGE + start * LETTER
-                page.text(
-                    x, y, _drawable(part), va="center_baseline", family="DejaVu Sans Mono", fontsize=SIZE, color=colour
-                )
+        for word in re.finditer(r"\S+", piece.text):  # each at its own place: renderers round a letter's width
+            for start, end, colour in (
+                (word.start(), min(word.end(), cut), GREY),
+                (max(word.start(), cut), word.end(), INK),
+            ):
+                if start < end:
+                    page.text(
+                        EDGE + start * LETTER, y, _drawable(piece.text[start:end]), va="center_baseline",
+                        family="DejaVu Sans Mono", fontsize=SIZE, color=colour,
+                    )  # fmt: skip
         for number, (start, end) in enumerate(spans, start=1):
             last = piece.start + len(piece.text)
             a, b = max(start, piece.start), min(end, last + text.startswith("\n", last))
@@ -174,7 +180,9 @@ def _text(page: Axes, text: str, answer: int, pieces: list[Piece], spans: list[t
             x = EDGE + (a - piece.start) * LETTER
             page.add_patch(Rectangle((x, y - LINE / 2), (b - a) * LETTER, LINE, color=HIGHLIGHT, zorder=0))
             if a == start:
-                page.text(x, y - 0.45 * LINE, str(number), fontsize=4, ha="right", va="center", color=INK)
+                page.text(
+                    x, y - 0.45 * LINE, str(number), fontsize=5, fontweight="bold", ha="right", va="center", color=INK
+                )
             if not text[a:b].strip():
                 page.text(x, y, text[a:b].translate(VISIBLE), va="center_baseline", fontsize=SIZE, color=GREY)
 

@@ -1,6 +1,6 @@
 """Tables 4 and 6: every target's accuracy with each method, as mean and spread over seeds, without or with LoRA."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,16 +8,25 @@ from matplotlib.figure import Figure
 
 from prt.errors import InputError
 from prt.figures.printed import beside
-from prt.figures.sheet import Group, sheet
-from prt.figures.style import NAME, save
+from prt.figures.sheet import Group, Line, sheet
+from prt.figures.style import save
 
-METHODS = ("pretrained", "eft", "prt", "poe", "source_ft", "ft", "instruct", "reward")
+METHODS = {
+    "pretrained": "Pretrained",
+    "eft": "EFT",
+    "prt": "PRT",
+    "poe": "PoE",
+    "source_ft": "source's FT",
+    "ft": "target's FT",
+    "instruct": "Instruct",
+    "reward": "reward alone",
+}
 UNTUNED = ("pretrained", "instruct")  # published or pretrained as they are: with LoRA or without, the same
 PLACE = ["dataset", "source", "target"]
 MARKS = {"pretrained": "†", "source_ft": "‡"}
 FOOT = (
-    "Mean ± standard deviation over seeds, and the 95 % interval over seeds and examples, in %. No better, in paired "
-    "differences, than: † the pretrained target; ‡ the source's own fine-tuned model, kept as it is."
+    "In %: mean ± standard deviation over seeds; below, the 95 % interval over seeds and examples. No better, in "
+    "paired differences, than: † the pretrained target; ‡ the source's own fine-tuned model, kept as it is."
 )
 
 
@@ -76,26 +85,22 @@ def figure(rows: pd.DataFrame) -> Figure:
     """The table of the rows that :func:`select` gave, with the paper's numbers: a line per target."""
     methods = [method for method in METHODS if rows["method"].eq(method).any()]
     printed = set(rows.loc[rows["paper"].notna(), "method"])
-    groups: list[Group] = [
-        (NAME[method], ["mean", "95 %", *(["paper"] if method in printed else [])]) for method in methods
-    ]
-
-    def cells(here: pd.DataFrame) -> Iterator[str]:
+    groups: list[Group] = [(METHODS[m], ["ours", "paper"] if m in printed else ["ours"]) for m in methods]
+    datasets = rows["dataset"].unique()
+    lines: list[Line] = []
+    for place, here in sorted(rows.groupby(PLACE, sort=False), key=lambda of: list(datasets).index(of[0][0])):
+        above, below = [], []
         for method in methods:
             of = here[here["method"] == method].to_dict("records")
-            if not of:
-                yield from "–" * (2 + (method in printed))
-                continue
-            r = of[0]
-            yield _percent(100 * r["value"], 100 * r["std"]) + r["marks"]
-            yield f"{100 * r['low']:.1f}–{100 * r['high']:.1f}"
+            above.append(_percent(100 * of[0]["value"], 100 * of[0]["std"]) + of[0]["marks"] if of else "–")
+            below.append(f"{100 * of[0]['low']:.1f}–{100 * of[0]['high']:.1f}" if of else "")
             if method in printed:
-                yield "–" if pd.isna(r["paper"]) else _percent(r["paper"], r["paper_std"])
-
-    lines = []
-    for place, here in rows.groupby(PLACE, sort=False):
+                known = of and pd.notna(of[0]["paper"])
+                above.append(_percent(of[0]["paper"], of[0]["paper_std"]) if known else "–")
+                below.append("")
         seeds = int(here.loc[here["method"] == "prt", "seeds"].iloc[0])
-        lines.append(([*map(str, place), str(seeds)], list(cells(here))))
+        names = [*map(str, place), str(seeds)]
+        lines += [(names, above), (names, below)]
     return sheet(["benchmark", "source", "target", "seeds"], groups, lines, FOOT)
 
 

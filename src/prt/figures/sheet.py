@@ -39,7 +39,7 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], 
         right[-len(columns) :] = [at + spare * (i + 1) / len(columns) for i, at in enumerate(right[-len(columns) :])]
         x = right[-1]
         spans.append((start + SPACE / 2, x))
-    feet = textwrap.wrap(foot, int(x / (0.85 * LETTER)))
+    feet = textwrap.wrap(foot, int(x / (0.9 * LETTER)))
     height = LINE * (len(lines) + 2 + len(feet))
 
     drawn = Figure(figsize=(x + 0.2, height + 0.2))

@@ -177,11 +177,14 @@ def group_labels(axis: Axes, names: Sequence[str]) -> None:
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """The one legend of a figure, above its panels, in as many lines as its width asks for."""
-    inches = sum(0.45 + 0.056 * len(str(handle.get_label())) for handle in handles)
-    lines = math.ceil(inches / figure.get_figwidth())
+    inches = [0.37 + 0.048 * len(str(handle.get_label())) for handle in handles]
+    for lines in range(1, len(inches) + 1):  # matplotlib fills column by column
+        columns = np.array_split(inches, math.ceil(len(inches) / lines))
+        if sum(max(column) for column in columns) <= figure.get_figwidth():
+            break
     figure.set_figheight(figure.get_figheight() + 0.17 * lines)
     figure.legend(
-        handles=list(handles), loc="outside upper center", ncols=math.ceil(len(handles) / lines),
+        handles=list(handles), loc="outside upper center", ncols=len(columns),
         columnspacing=1.2, handlelength=1.6,
     )  # fmt: skip
 

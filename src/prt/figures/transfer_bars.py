@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -120,9 +121,12 @@ def figure(rows: pd.DataFrame, panels: list[Panel]) -> Figure:
     drawn, axes = grid([panel["source"] for panel in panels], columns, 0.3 + 0.35 * widest, 2.0)
     for (panel, condition), axis in zip(itertools.product(panels, columns), axes.flat, strict=True):
         _panel(axis, cell(rows, panel["source"], condition), groups(panel))
-    handles = [
-        *(Patch(color=COLOUR[method], label=NAME[method]) for method in bars(rows)),
-        Line2D([], [], color=COLOUR["poe"], marker="D", linestyle="none", label=NAME["poe"]),
+    for axis in axes:  # once all are drawn: panels share their axis, and a limit stops it from growing
+        axis.set_ylim(bottom=0)
+    handles: list[Artist] = [Patch(color=COLOUR[method], label=NAME[method]) for method in bars(rows)]
+    if rows["method"].eq("poe").any():
+        handles.append(Line2D([], [], color=COLOUR["poe"], marker="D", linestyle="none", label=NAME["poe"]))
+    handles += [
         Line2D([], [], color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, label=NAME["source_ft"]),
         Patch(color=SHADE, label="the source itself"),
     ]
@@ -150,4 +154,3 @@ def _panel(axis: Axes, rows: pd.DataFrame, targets: list[str]) -> None:
     kept = rows.loc[rows["method"] == "source_ft", "value"].iloc[0]
     axis.axhline(100 * kept, color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, zorder=3)
     group_labels(axis, targets)
-    axis.set_ylim(bottom=0)
