@@ -18,6 +18,7 @@ from test_language_tables import PAIRS, evaluated
 from prt.errors import InputError
 from prt.figures import decoding_table, entropy, next_tokens, seeds_table, style, transfer_bars
 from prt.language.transfer import transfer
+from prt.tables import read_table, write_table
 
 PUBLISHED = Path(__file__).parents[1] / "config" / "published"
 PANELS: list[transfer_bars.Panel] = [{"source": "small", "targets": ["large"]}]
@@ -25,18 +26,28 @@ NAMES = {"small": "Qwen2.5-0.5B", "large": "Qwen2.5-7B"}
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
 
+def read_again(folder: Path, *tables: pd.DataFrame) -> Tables:
+    """Summary and comparison as they come back from their files."""
+    for name, table in zip(("transfer", "summary", "comparison"), tables, strict=True):
+        write_table(folder / f"{name}.csv", table)
+    summary, comparison = (read_table(folder / f"{name}.csv", {}, ["dataset"]) for name in ("summary", "comparison"))
+    return summary, comparison
+
+
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """Summary and comparison of one pair, with LoRA and without."""
-    files = evaluated(tmp_path_factory.mktemp("ft"), loras=(False, True), alphas=(0.0, 0.01, 0.1))
-    return transfer(files.values(), PAIRS)[1:]
+    folder = tmp_path_factory.mktemp("ft")
+    files = evaluated(folder, loras=(False, True), alphas=(0.0, 0.01, 0.1))
+    return read_again(folder, *transfer(files.values(), PAIRS))
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """The same with published instruct models, a single seed and no LoRA."""
-    files = evaluated(tmp_path_factory.mktemp("instruct"), seeds=(0,), alphas=(0.0,), instruct=True)
-    return transfer(files.values(), PAIRS)[1:]
+    folder = tmp_path_factory.mktemp("instruct")
+    files = evaluated(folder, seeds=(0,), alphas=(0.0,), instruct=True)
+    return read_again(folder, *transfer(files.values(), PAIRS))
 
 
 def paper() -> pd.DataFrame:
@@ -225,6 +236,12 @@ def test_many_benchmarks_of_one_source_go_into_rows(tables: Tables) -> None:
     assert [axis.get_title() for axis in figure.axes] == [f"benchmark-{i}" for i in range(7)]
     assert len({round(axis.get_position().y0, 3) for axis in figure.axes}) == 2
     assert figure.get_figwidth() < 7.5
+
+
+def test_published_models_of_other_families_leave_a_figure_as_it_is(tables: Tables, published: Tables) -> None:
+    other = published[0].assign(source="other", target=published[0].target.replace("small", "other"))
+    rows = transfer_bars.select(pd.concat([tables[0], other]), PANELS)
+    assert transfer_bars.bars(rows) == transfer_bars.BARS
 
 
 def test_missing_bars_are_named_without_shots(tables: Tables) -> None:

@@ -278,6 +278,17 @@ def test_results_that_cannot_stand_beside_each_other(tmp_path: Path, changes: di
         transfer(files, PAIRS)
 
 
+def test_models_may_be_run_differently(tmp_path: Path) -> None:
+    """A longer context, a larger batch and another precision do not change what is asked."""
+    rng = np.random.default_rng(0)
+    files = list(evaluated(tmp_path, seeds=(0,), alphas=(0.0,)).values())
+    for path in files:
+        result = json.loads(path.read_text())
+        how = {"context": int(rng.integers(512, 9000)), "batch": int(rng.integers(1, 64)), "dtype": str(rng.random())}
+        path.write_text(json.dumps(result | {"protocol": result["protocol"] | how}))
+    assert len(transfer(files, PAIRS)[0]) > 0
+
+
 def test_unreadable_results(tmp_path: Path) -> None:
     path = write_result(tmp_path, gsm8k(np.random.default_rng(0), 0.5), {"method": "prt", "target": "a", "alpha": 0.0})
     with pytest.raises(InputError, match=r"corrupt.*'prt' without a source"):

@@ -85,14 +85,14 @@ def select(summary: pd.DataFrame, panels: list[Panel]) -> pd.DataFrame:
     """
     table = headline(summary)
     table = table[table["alpha"].fillna(0).eq(0) & table["strength"].fillna(1).eq(1)]
-    last = bars(table)
-    table = table[table["method"].isin([*last, "poe", "source_ft"])]
+    shown = [table["source"].eq(panel["source"]) & table["target"].isin(groups(panel)) for panel in panels]
+    rows = table[np.logical_or.reduce(shown)]
+    last = bars(rows)
+    rows = rows[rows["method"].isin([*last, "poe", "source_ft"])]
     if table.empty:
         raise InputError(
             f"the summary has no {measure(summary)} accuracies at alpha 0 and strength 1; evaluate some first."
         )
-    shown = [table["source"].eq(panel["source"]) & table["target"].isin(groups(panel)) for panel in panels]
-    rows = table[np.logical_or.reduce(shown)]
     for panel, condition in itertools.product(panels, conditions(table)):
         here = cell(rows, panel["source"], condition)
         present = set(zip(here["method"], here["target"], strict=True))
@@ -130,7 +130,7 @@ def figure(rows: pd.DataFrame, panels: list[Panel]) -> Figure:
         Line2D([], [], color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, label=NAME["source_ft"]),
         Patch(color=SHADE, label="the source itself"),
     ]
-    if "paper" in rows:
+    if "paper" in rows and rows["paper"].notna().any():
         handles.append(Line2D([], [], color=READ, linewidth=1.2, label="paper, read off the figure (±5)"))
     legend(drawn, handles)
     return drawn

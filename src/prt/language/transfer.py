@@ -22,6 +22,7 @@ ALONE = ("pretrained", "instruct", "ft", "reward")  # one model; what the others
 COMPARISON = ["dataset", "source", "target", "lora", "method", "baseline", "metric", "difference", "low", "high"]
 COMPARISON += ["verdict", "seeds", "n"]
 BASELINES = ("pretrained", "source_ft", "poe", "eft", "ft", "instruct")
+OWN = ("batch", "context", "dtype")  # of a protocol: how a model was run, which may differ between models
 
 _NUMBER = {"type": ["number", "null"]}
 _CELL = {
@@ -142,7 +143,7 @@ def read(files: Iterable[Path]) -> list[Benchmark]:
 
     Raises:
         InputError: if there are none, one is missing or corrupt, two hold the same cell, or two of one benchmark were
-            measured on different examples or under different protocols.
+            measured on different examples or under different protocols (but for ``OWN``).
     """
     benchmarks: dict[str, Benchmark] = {}
     first: dict[str, tuple[Path, dict[str, Any]]] = {}
@@ -199,7 +200,7 @@ def _checked(path: Path, result: dict[str, Any]) -> tuple[Cell, Examples]:
 
 def _same(name: str, first: Path, like: dict[str, Any], path: Path, result: dict[str, Any]) -> None:
     """Refuse two results of one benchmark that cannot be compared."""
-    protocols = like["protocol"], result["protocol"]
+    protocols = [{k: v for k, v in r["protocol"].items() if k not in OWN} for r in (like, result)]
     differ = [key for key in {**protocols[0], **protocols[1]} if protocols[0].get(key) != protocols[1].get(key)]
     if differ:
         values = " and ".join(repr(p.get(differ[0])) for p in protocols)
