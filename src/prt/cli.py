@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prt.cli_language import language
 from prt.errors import InputError, known
 from prt.options import allow_network, device_of, keep_threads, pairs_of, parsed, recipe_of
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vision, name="vision")
+app.add_typer(language, name="language")
 
 Out = Annotated[Path, typer.Option(help="What to write.")]
 Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_clip, or local-dir:FOLDER.")]
@@ -411,56 +413,86 @@ def curves(
     write_table(out, pd.concat(tables)[columns])
 
 
+# Figures: module and function of each, and the columns that it needs.
+PLACE = ["dataset", "shots", "source"]
+RESULT = ["metric", "value", "low", "high"]
+SUMMARY = [*PLACE, "target", "method", "alpha", "strength", *RESULT]
+LANGUAGE = ["dataset", "source", "target", "method", "alpha", "lora", "strength", "headline", *RESULT]
+COSTS = ["source", "target", "method", "variant", "precision", "quantity", "value", "std", "device", "torch"]
+DRAWINGS = {
+    "transfer-bars": ("transfer_bars", "draw", SUMMARY),
+    "language-bars": ("transfer_bars", "draw", LANGUAGE),
+    "entropy-curves": ("entropy", "draw_curves", [*PLACE, "alpha", "iteration", "method", "metric", "value"]),
+    "entropy-transfer": ("entropy", "draw_transfer", SUMMARY),
+    "language-entropy": ("entropy", "draw_transfer", LANGUAGE),
+    "seeds-table": ("seeds_table", "draw", [*LANGUAGE, "std", "seeds"]),
+    "lora-table": ("seeds_table", "draw_lora", [*LANGUAGE, "std", "seeds"]),
+    "strength": ("strength", "draw", SUMMARY),
+    "theory-table": ("theory_table", "draw", [*PLACE, "target", "alpha", "seed", "epsilon", "C", "bound"]),
+    "costs-table": ("costs_table", "draw", ["table", *COSTS, "batch", "unit", "peak_from"]),
+    "decoding-table": ("decoding_table", "draw", [*COSTS, "prompt_tokens", "new_tokens", "repeats"]),
+    "noise-table": ("noise_table", "draw", ["dataset", "source", "target", "reward", *RESULT]),
+    "ledger": (
+        "ledger",
+        "draw",
+        ["dataset", "backbone", "metric", "ours", "low", "high", "published", "tolerance", "verdict"],
+    ),
+    "beside": (
+        "beside",
+        "draw",
+        [
+            *("item", "source", "target", "method", "quantity", "paper", "ours"),
+            *("our_source", "our_target", "unit", "precision", "device"),
+        ],
+    ),
+}
+
+
 @app.command()
 def figure(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="transfer-bars, entropy-curves, entropy-transfer, strength, theory-table, costs-table, noise-table, "
-            "ledger or beside."
-        ),
-    ],
+    name: Annotated[str, typer.Argument(help=f"{', '.join(DRAWINGS)}.")],
     table: Annotated[list[Path], typer.Option(help="Tidy table to draw; several, under each other, if repeated.")],
     out: Annotated[Path, typer.Option(help="Name of the pictures and their CSV, without its ending.")],
     select: Annotated[str, typer.Option(help="JSON: dataset, shots, source, targets, alphas to keep.")] = "{}",
-    panels: Annotated[str, typer.Option(help="JSON list of {source, targets}, for transfer-bars.")] = "[]",
+    panels: Annotated[str, typer.Option(help="JSON list of {source, targets}, for bars.")] = "[]",
+    comparison: Annotated[Path | None, typer.Option(help="Table of differences, for seeds-table, lora-table.")] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(help="The paper's numbers, for those that show them."),
+    ] = None,
+    names: Annotated[str, typer.Option(help="JSON: our models' names → the paper's, with --published.")] = "{}",
 ) -> None:
     """Draw a figure as PDF and PNG, with the rows it shows as CSV."""
-    import functools
     import importlib
 
-    place = ["dataset", "shots", "source"]
-    curves = [*place, "alpha", "iteration", "method", "metric", "value"]
-    summary = [*place, "target", "method", "alpha", "strength", "metric", "value", "low", "high"]
-    theory = [*place, "target", "alpha", "seed", "epsilon", "C", "bound"]
-    costs = ["table", "source", "target", "method", "variant", "batch", "precision", "quantity", "value", "std", "unit"]
-    noise = ["dataset", "source", "target", "reward", "metric", "value", "low", "high"]
-    zero_shot = ["dataset", "backbone", "metric", "ours", "low", "high", "published", "tolerance", "verdict"]
-    numbers = ["item", "source", "target", "method", "quantity", "paper", "ours", "our_source", "our_target", "unit"]
-    numbers += ["precision", "device"]
-    # Module and function of each, and the columns that it needs.
-    drawings = {
-        "transfer-bars": ("transfer_bars", "draw", summary),
-        "entropy-curves": ("entropy", "draw_curves", curves),
-        "entropy-transfer": ("entropy", "draw_transfer", summary),
-        "strength": ("strength", "draw", summary),
-        "theory-table": ("theory_table", "draw", theory),
-        "costs-table": ("costs_table", "draw", [*costs, "peak_from", "device", "torch"]),
-        "noise-table": ("noise_table", "draw", noise),
-        "ledger": ("ledger", "draw", zero_shot),
-        "beside": ("beside", "draw", numbers),
-    }
-    known(name, drawings, "figure")
+    known(name, DRAWINGS, "figure")
     import pandas as pd
 
-    from prt.tables import read_table
+    from prt.tables import read_csv, read_table
 
-    module, function, columns = drawings[name]
+    module, function, columns = DRAWINGS[name]
     draw = getattr(importlib.import_module(f"prt.figures.{module}"), function)
-    if name == "transfer-bars":
-        draw = functools.partial(draw, panels=parsed(panels, "--panels", PANELS))
+    more: dict[str, Any] = {}
+    if name.endswith("-bars"):
+        more["panels"] = parsed(panels, "--panels", PANELS)
+    if published is not None:
+        more |= {"published": read_csv(published), "names": parsed(names, "--names", NAMES)}
+    if comparison is not None:
+        more["comparison"] = read_csv(comparison)
     chosen = parsed(select, "--select", SELECTION)
-    draw(pd.concat([read_table(t, chosen, columns) for t in table], ignore_index=True), stem=out)
+    draw(pd.concat([read_table(t, chosen, columns) for t in table], ignore_index=True), stem=out, **more)
+
+
+@app.command()
+def next_tokens_figure(
+    content: Annotated[Path, typer.Argument(help="What `prt language next-tokens` wrote.")],
+    out: Annotated[Path, typer.Option(help="Name of the pictures and their CSV, without its ending.")],
+) -> None:
+    """Draw the next tokens with and without a reward (Figures 5, 8 and 9)."""
+    from prt.figures.next_tokens import draw
+    from prt.files import read_json
+
+    draw(read_json(content, "table of next tokens"), out)
 
 
 @app.command()

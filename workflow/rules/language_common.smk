@@ -384,6 +384,18 @@ def language_summaries(benchmarks):
     ]
 
 
+def transfers_of(item):
+    """What of the tables belongs to a paper item."""
+    panels = LANGUAGE[item]["panels"]
+    targets = [name for panel in panels for name in (panel["source"], *panel["targets"])]
+    return as_json(
+        {
+            "sources": list(dict.fromkeys(panel["source"] for panel in panels)),
+            "targets": list(dict.fromkeys(targets)),
+        }
+    )
+
+
 def paper_names():
     """Our models' names → the paper's."""
     return {name: entry["paper"] for name, entry in MODELS.items() if "paper" in entry}

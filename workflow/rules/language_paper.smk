@@ -99,7 +99,7 @@ for name in NEXT_TOKENS:
         params:
             out=subpath(output[0], strip_suffix=".png"),
         shell:
-            "prt figure next-tokens --table {input} --out {params.out} 2> {log}"
+            "prt next-tokens-figure {input} --out {params.out} 2> {log}"
 
 
 # Figure 7: accuracy for each α.
@@ -127,10 +127,10 @@ if "figure7" in LANGUAGE:
             mem_mb=growing(2000),
             runtime=growing(10),
         params:
-            panels=as_json(LANGUAGE["figure7"]["panels"]),
+            select=transfers_of("figure7"),
             out=subpath(output[0], strip_suffix=".png"),
         shell:
-            "prt figure language-entropy --table {input} --panels {params.panels:q} --out {params.out} 2> {log}"
+            "prt figure language-entropy --table {input} --select {params.select:q} --out {params.out} 2> {log}"
 
 
 # Tables 4 (seeds) and 6 (LoRA).
@@ -140,7 +140,8 @@ for name in spread_tables():
         name:
             name
         input:
-            table=language_summaries([LANGUAGE[name]["benchmark"]]),
+            summary=f"{LANGUAGE_TOP}/transfer/{LANGUAGE[name]['benchmark']}/summary.csv",
+            comparison=f"{LANGUAGE_TOP}/transfer/{LANGUAGE[name]['benchmark']}/comparison.csv",
             published=workflow.source_path("../../config/published/paper.csv"),
         output:
             drawn(
@@ -161,13 +162,13 @@ for name in spread_tables():
             mem_mb=growing(2000),
             runtime=growing(10),
         params:
-            panels=as_json(LANGUAGE[name]["panels"]),
+            drawing={"table4": "seeds-table", "table6": "lora-table"}[name],
+            select=transfers_of(name),
             names=as_json(paper_names()),
-            item=name,
             out=subpath(output[0], strip_suffix=".png"),
         shell:
-            "prt figure spread-table --table {input.table} --panels {params.panels:q} --item {params.item} "
-            "--published {input.published} --names {params.names:q} --out {params.out} 2> {log}"
+            "prt figure {params.drawing} --table {input.summary} --comparison {input.comparison} "
+            "--select {params.select:q} --published {input.published} --names {params.names:q} --out {params.out} 2> {log}"
 
 
 # Table 3: the speed of decoding. It reads architectures; weights are random.

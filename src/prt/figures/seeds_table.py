@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -58,6 +59,11 @@ def draw(
         printed = of.rename(columns={"quantity": "dataset"})
     rows = beside(rows, printed, names or {})
     save(figure(rows), rows, stem)
+
+
+def draw_lora(summary: pd.DataFrame, comparison: pd.DataFrame, stem: Path, **paper: Any) -> None:
+    """Draw Table 6; as :func:`draw`."""
+    draw(summary, comparison, stem, lora=True, **paper)
 
 
 def select(summary: pd.DataFrame, comparison: pd.DataFrame, lora: bool) -> pd.DataFrame:
