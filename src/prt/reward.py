@@ -8,13 +8,55 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 
 from prt.errors import InputError
 from prt.files import file_hash, read_json, read_tensors, write_json, write_tensors
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-REQUIRED = ("kind", "method", "backbone", "dataset", "classes", "templates", "recipe", "seed", "weights_sha256")
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_TEXT = {"type": "string"}
+# What must stand in a manifest, as JSON Schema.
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "vision": {
+        "required": [
+            "kind",
+            "method",
+            "backbone",
+            "dataset",
+            "classes",
+            "templates",
+            "recipe",
+            "seed",
+            "weights_sha256",
+        ],
+        "properties": {
+            "backbone": {
+                "type": "object",
+                "required": ["model_cfg", "preprocess_cfg"],
+                "properties": {"model_cfg": {"type": "object"}, "preprocess_cfg": {"type": "object"}},
+            },
+            "classes": _TEXTS,
+            "templates": _TEXTS,
+        },
+    },
+    "language": {
+        "required": [
+            *("kind", "method", "alpha", "lora", "base", "dataset"),
+            *("vocabulary", "template", "recipe", "seed", "files"),
+        ],
+        "properties": {
+            "base": {
+                "type": "object",
+                "required": ["name", "spec", "weights_sha256"],
+                "properties": {"name": _TEXT, "spec": _TEXT, "weights_sha256": _TEXT},
+            },
+            "vocabulary": {"type": "object", "required": ["sha256"], "properties": {"sha256": _TEXT}},
+            "files": {"type": "object", "minProperties": 1, "additionalProperties": _TEXT},
+        },
+    },
+}
 
 
 def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
@@ -29,31 +71,31 @@ def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
         manifest
         | {
             "weights_sha256": file_hash(folder / WEIGHTS),
-            "versions": {p: version(p) for p in ("portable-reward-tuning", "torch", "open_clip_torch")},
-            "git_commit": _git_commit(),
-        },
+        }
+        | provenance("open_clip_torch"),
     )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check a manifest.
+def provenance(*packages: str) -> dict[str, Any]:
+    """What made a reward: versions of this package, of torch and of ``packages``, and the git commit."""
+    versions = {package: version(package) for package in ("portable-reward-tuning", "torch", *packages)}
+    return {"versions": versions, "git_commit": _git_commit()}
+
+
+def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
+    """Read and check the manifest of a reward of ``kind`` vision or language.
 
     Raises:
-        InputError: if it is missing, corrupt or incomplete, or something in it is of the wrong kind.
+        InputError: if it is missing, corrupt, incomplete or of another kind, or something in it is of the wrong type.
     """
     manifest = read_json(folder / MANIFEST, "reward manifest")
-    if missing := [key for key in REQUIRED if key not in manifest]:
+    if manifest.get("kind", kind) != kind:
+        raise InputError(f"{folder} holds a {manifest['kind']} reward; use a {kind} reward on a {kind} model.")
+    if missing := [key for key in SCHEMAS[kind]["required"] if key not in manifest]:
         raise InputError(f"the reward manifest {folder / MANIFEST} lacks '{missing[0]}'; tune the reward again.")
-    backbone = manifest["backbone"]
-    right = {
-        "backbone": isinstance(backbone, dict)
-        and all(isinstance(backbone.get(key), dict) for key in ("model_cfg", "preprocess_cfg")),
-    } | {
-        key: isinstance(manifest[key], list) and all(isinstance(text, str) for text in manifest[key])
-        for key in ("classes", "templates")
-    }
-    if wrong := [key for key, fine in right.items() if not fine]:
-        raise InputError(f"the reward manifest {folder / MANIFEST} has a damaged '{wrong[0]}'; tune the reward again.")
+    if errors := list(Draft202012Validator(SCHEMAS[kind]).iter_errors(manifest)):
+        place = errors[0].absolute_path[0]
+        raise InputError(f"the reward manifest {folder / MANIFEST} has a damaged '{place}'; tune the reward again.")
     return manifest
 
 

@@ -121,7 +121,7 @@ def fit(
 
     network.train()
     saved = time.monotonic()
-    with _Stop() as stop, progress(name, recipe.steps, "it", start) as bar:
+    with Stop() as stop, progress(name, recipe.steps, "it", start) as bar:
         for step, batch in zip(range(start, recipe.steps), batches(start), strict=False):
             if evaluate and every and step % every == 0:
                 curve.append({"iteration": step} | evaluate())
@@ -193,12 +193,12 @@ def _resume(
     return header["step"], header["curve"], header["finished"]
 
 
-class _Stop:
+class Stop:
     """Remembers SIGTERM and SIGUSR1 (a cluster's warning) until the iteration under way is done."""
 
     signal = 0
 
-    def __enter__(self) -> "_Stop":
+    def __enter__(self) -> "Stop":
         self._before = {s: signal.signal(s, self._remember) for s in (signal.SIGTERM, signal.SIGUSR1)}
         return self
 

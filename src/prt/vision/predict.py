@@ -110,8 +110,6 @@ def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Rewar
     """
     folder = Path(folder)
     manifest = reward.read_manifest(folder)
-    if manifest["kind"] != "vision":
-        raise InputError(f"{folder} holds a {manifest['kind']} reward; use a vision reward on a vision model.")
     if manifest["method"] != "prt":
         raise InputError(
             f"{folder} holds a fine-tuned model (method {manifest['method']}), no reward; tune with method prt."

@@ -1,0 +1,405 @@
+"""Chat data: made once into two splits of one Arrow file each, then turned into tokens with a loss mask.
+
+A prepared data set is a folder with ``train.arrow`` and ``validation.arrow`` (column ``messages``, lists of ``role``
+and ``content``) and ``manifest.json`` (source, counts, fingerprint).
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from prt.errors import InputError, first_line, known
+from prt.files import fingerprint, read_json, remove, replacing, write_json
+from prt.progress import progress
+
+SPLITS = ("train", "validation")
+ROLES = ("system", "user", "assistant")
+KINDS = ("huggingface", "jsonl")
+TEMPLATES = ("tulu", "own")
+SPLIT_SEED = 0
+CHUNK = 512  # conversations of a record batch
+IGNORED = -100  # label of a token that is not learned; the value that transformers uses
+ORIGIN = ".fetched.json"
+MESSAGES = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
+TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A prepared chat data set: its folder, where it came from, conversations of each split, and fingerprint."""
+
+    folder: Path
+    source: str
+    conversations: dict[str, int]
+    fingerprint: str
+
+
+def fetch(source: str, downloads: Path, out: Path) -> None:
+    """Download what ``source`` needs into ``downloads``; then write a receipt (JSON) to ``out``.
+
+    A killed download goes on where it stopped when it is run again.
+
+    Raises:
+        InputError: for an unknown kind of source, or if it cannot be downloaded.
+    """
+    kind, name = kind_of(source)
+    remove(out)
+    receipt: dict[str, Any] = {"source": source}
+    if kind == "huggingface" and not Path(name).is_dir():
+        receipt |= _repository(name, downloads / "hub" / name)
+    write_json(out, receipt)
+
+
+def _repository(repository: str, folder: Path) -> dict[str, Any]:
+    # The hub reads whether it may use the network when it is imported.
+    from huggingface_hub import HfApi, snapshot_download
+
+    if not folder.is_dir():
+        aside = folder.with_name(f".{folder.name}.part")
+        try:
+            revision = HfApi().dataset_info(repository).sha
+            snapshot_download(repository, repo_type="dataset", revision=revision, local_dir=aside)
+            shutil.rmtree(aside / ".cache", ignore_errors=True)
+            write_json(aside / ORIGIN, {"repository": repository, "revision": revision})
+            aside.rename(folder)
+        except InputError:
+            raise
+        except Exception as error:  # no network, no such repository, gated, no space: many kinds
+            raise InputError(
+                f"the data set {repository} could not be downloaded ({first_line(error)}); correct its name, or go "
+                "where there is a network, and fetch again."
+            ) from error
+    return _origin(folder)
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    """What a folder was made from; nothing is known of one that was put there by hand."""
+    return read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
+
+
+def kind_of(source: str) -> tuple[str, str]:
+    """The two halves of ``KIND:NAME``.
+
+    Raises:
+        InputError: for an unknown kind.
+    """
+    kind, _, name = source.partition(":")
+    known(kind, KINDS, "kind of chat data source")
+    return kind, name
+
+
+def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02) -> None:
+    """Make ``out`` from ``source``, whole or not at all.
+
+    Every conversation is checked. A local file with a bad line is refused, with the line's number. A data set of the
+    hub is not the user's to mend: its bad rows are left out, told and counted in the manifest.
+
+    Args:
+        source: ``jsonl:FILE``, one JSON object a line with ``messages``: a list of objects with ``role`` (system, user
+            or assistant) and ``content`` (text). Or ``huggingface:OWNER/NAME``, fetched before, or
+            ``huggingface:FOLDER``: a data set with such a column and a split 'train'.
+        downloads: where :func:`fetch` put it.
+        validation: share of the conversations held out, by a fixed draw, at least one.
+
+    Raises:
+        InputError: for an unknown source, a bad line, or less than two conversations.
+    """
+    kind, name = kind_of(source)
+    if not 0 < validation < 1:
+        raise InputError(f"the share of validation is {validation}; it must be above 0 and below 1.")
+    remove(out / "manifest.json")  # a folder with a manifest is whole
+    manifest: dict[str, Any] = {"kind": "language", "source": source}
+    bad: Counter[str] = Counter()
+    if kind == "jsonl":
+        total, rows = _lines(Path(name))
+    else:
+        folder = Path(name) if Path(name).is_dir() else downloads / "hub" / name
+        manifest |= _origin(folder)
+        total, rows = _rows(folder, name, downloads, bad)
+    if total < 2:
+        raise InputError(f"{source} has {total} conversations, but needs two or more: one is held out for validation.")
+    held = set(np.random.default_rng(SPLIT_SEED).permutation(total)[: max(1, round(validation * total))].tolist())
+    digests = {split: hashlib.sha256() for split in SPLITS}
+    counts = dict.fromkeys(SPLITS, 0)
+    with (
+        replacing(out / "train.arrow") as train,
+        replacing(out / "validation.arrow") as other,
+        pa.OSFile(str(train), "wb") as train_file,
+        pa.OSFile(str(other), "wb") as other_file,
+        pa.ipc.new_stream(train_file, MESSAGES) as train_writer,
+        pa.ipc.new_stream(other_file, MESSAGES) as other_writer,
+        progress("prepare", total, "conversation") as bar,
+    ):
+        writers = {"train": train_writer, "validation": other_writer}
+        while chunk := list(islice(rows, CHUNK)):
+            for split, writer in writers.items():
+                chosen = [messages for i, messages in chunk if (i in held) == (split == "validation")]
+                for messages in chosen:
+                    digests[split].update(json.dumps(messages).encode() + b"\n")
+                if chosen:
+                    writer.write_batch(pa.record_batch([pa.array(chosen, MESSAGES.field(0).type)], schema=MESSAGES))
+                counts[split] += len(chosen)
+            bar.update(len(chunk))
+        if empty := [split for split in SPLITS if not counts[split]]:
+            raise InputError(
+                f"{source} leaves no conversation for '{empty[0]}'; give more, or another validation share."
+            )
+    for reason, count in bad.items():
+        bar.write(f"{source}: {count} rows left out, as {reason}.")
+    manifest |= {split: {"conversations": counts[split]} for split in SPLITS} | {"left_out": dict(bad)}
+    manifest["fingerprint"] = fingerprint(*(digests[split].hexdigest() for split in SPLITS))
+    write_json(out / "manifest.json", manifest)
+
+
+def _lines(path: Path) -> tuple[int, Iterator[tuple[int, Messages]]]:
+    """The number of lines of a file, and its conversations with their indices."""
+    if not path.is_file():
+        raise InputError(f"the chat file {path} does not exist; correct 'source'.")
+
+    def read() -> Iterator[tuple[int, Messages]]:
+        with path.open("rb") as file:
+            for i, line in enumerate(file):
+                try:
+                    if not line.strip():
+                        raise InputError("it is empty")
+                    try:
+                        value = json.loads(line)
+                    except ValueError as error:
+                        raise InputError(f"it is no JSON ({first_line(error)})") from None
+                    yield i, checked(value)
+                except InputError as error:
+                    raise InputError(f"line {i + 1} of {path} cannot be used: {error}; mend or remove it.") from None
+
+    with path.open("rb") as file:
+        return sum(1 for _ in file), read()
+
+
+def _rows(folder: Path, name: str, downloads: Path, bad: Counter[str]) -> tuple[int, Iterator[tuple[int, Messages]]]:
+    """The number of rows of a data set in Hugging Face's layout, and its conversations with their indices."""
+    import datasets
+
+    if not folder.is_dir():
+        raise InputError(
+            f"'{name}' is not in {folder}; where there is a network, run `snakemake fetch`, or `prt language fetch "
+            f"--source huggingface:{name} --downloads {downloads} --out FILE`."
+        )
+    try:
+        data = datasets.load_dataset(str(folder), cache_dir=str(downloads / "huggingface"))
+    except Exception as error:  # broken files, no data: datasets raises many kinds
+        raise InputError(
+            f"Hugging Face datasets cannot read {folder} ({first_line(error)}); delete the folder and make it again."
+        ) from error
+    if "train" not in data:
+        raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
+    rows = data["train"]
+    if "messages" not in rows.column_names:
+        raise InputError(f"'{name}' has no column 'messages', but {', '.join(rows.column_names)}; take chat data.")
+
+    def read() -> Iterator[tuple[int, Messages]]:
+        for i, row in enumerate(rows.select_columns("messages")):
+            try:
+                yield i, checked(row)
+            except InputError as error:
+                bad[str(error)] += 1
+
+    return len(rows), read()
+
+
+def checked(value: Any) -> Messages:
+    """The messages of one conversation, each with its role and content alone.
+
+    Raises:
+        InputError: saying what is wrong, as a clause that begins with "it".
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("messages"), list) or not value["messages"]:
+        raise InputError("it has no list 'messages'")
+    messages = []
+    for message in value["messages"]:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise InputError("it has a message without 'role' or 'content'")
+        role, content = message["role"], message["content"]
+        if role not in ROLES:
+            raise InputError(f"it has the role {role!r}, but {', '.join(ROLES)} are known")
+        if not isinstance(content, str) or not content.strip():
+            raise InputError(f"it has a message of the {role} without text")
+        messages.append({"role": role, "content": content})
+    if not any(message["role"] == "assistant" for message in messages):
+        raise InputError("it has no turn of the assistant, so nothing to learn")
+    return messages
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a prepared data set.
+
+    Raises:
+        InputError: if it is missing, damaged, or of a data set of another kind.
+    """
+    manifest = read_json(folder / "manifest.json", "data set manifest")
+    if manifest.get("kind") != "language":
+        raise InputError(f"{folder} holds no chat data, but data of kind {manifest.get('kind')}; prepare chat data.")
+    try:
+        counts = {split: int(manifest[split]["conversations"]) for split in SPLITS}
+        return Manifest(folder, manifest["source"], counts, manifest["fingerprint"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"the data set manifest of {folder} is damaged; prepare the data again.") from None
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase, template: str, name: str) -> str:
+    """The chat template (Jinja) of a training run, which marks the assistant's tokens by ``{% generation %}``.
+
+    Args:
+        tokenizer: of the model called ``name``.
+        template: ``tulu``, the format that Tulu v2's authors publish: ``<|user|>``, newline, text, newline,
+            ``<|assistant|>``, newline, answer, end of sequence; the beginning of sequence where the tokenizer puts one
+            before plain text. Or ``own``, the tokenizer's.
+
+    Raises:
+        InputError: for an unknown name, a tokenizer without end of sequence, or an own template that is missing or does
+            not mark the assistant's tokens.
+    """
+    known(template, TEMPLATES, "chat template")
+    if not tokenizer.is_fast:
+        raise InputError(f"the tokenizer of {name} is none of the fast ones, which alone tell the assistant's tokens.")
+    if template == "own":
+        try:
+            own = tokenizer.get_chat_template()
+        except ValueError:
+            raise InputError(
+                f"the tokenizer of {name} has no chat template of its own; use the template tulu."
+            ) from None
+        if not re.search(r"\{%-?\s*generation\s*-?%\}", own):
+            raise InputError(
+                f"the chat template of {name} does not mark the assistant's tokens with {{% generation %}}, so the "
+                "loss cannot be on them alone; add the mark, or use the template tulu."
+            )
+        return own
+    if tokenizer.eos_token is None:
+        raise InputError(f"the tokenizer of {name} has no end of sequence, which ends Tulu's answers; set one.")
+    begins = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    text = (Path(__file__).parent / "templates" / "tulu.jinja").read_text(encoding="utf-8")
+    return ("{{ bos_token }}" if begins else "") + text
+
+
+def encode(
+    conversations: list[Messages], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
+) -> list[tuple[list[int], list[int], bool]]:
+    """Tokens of each conversation, their labels, and whether it was truncated.
+
+    A label is the token itself where the assistant speaks (the end of sequence included), else ``IGNORED``. What is
+    beyond ``max_length`` tokens is cut off, as Tulu's own training does; so the labels may all be ``IGNORED``.
+
+    Args:
+        template: what :func:`chat_template` gave.
+
+    Raises:
+        InputError: if the template refuses a conversation.
+    """
+    try:
+        out: Any = tokenizer.apply_chat_template(
+            conversations,
+            chat_template=template,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+    except TemplateError as error:
+        raise InputError(
+            f"the chat template refuses a conversation ({first_line(error)}); use the template tulu, or mend the data."
+        ) from error
+    rows = []
+    for ids, mask in zip(out["input_ids"], out["assistant_masks"], strict=True):
+        labels = [token if said else IGNORED for token, said in zip(ids, mask, strict=True)]
+        labels[0] = IGNORED  # nothing comes before the first token; in a packed row another conversation does
+        rows.append((ids[:max_length], labels[:max_length], len(ids) > max_length))
+    return rows
+
+
+def tokenise(
+    data: Manifest, split: str, out: Path, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
+) -> None:
+    """Write the tokens of a split to the Arrow file ``out``: ``input_ids`` and ``labels`` of each conversation.
+
+    Beside it, a JSON file of the same name counts the conversations that are left, those of them and of the others
+    that were truncated, and those dropped because nothing of the assistant was left.
+
+    Raises:
+        InputError: if no conversation is left, or a conversation cannot be encoded.
+    """
+    import datasets
+
+    source = data.folder / f"{split}.arrow"
+    if not source.is_file():
+        raise InputError(f"the data set {data.folder} has no {source.name}; prepare it again.")
+    conversations = datasets.Dataset.from_file(str(source))
+    counts = {"conversations": 0, "truncated": 0, "dropped": 0}
+    with (
+        replacing(out) as aside,
+        pa.OSFile(str(aside), "wb") as file,
+        pa.ipc.new_stream(file, TOKENS) as writer,
+        progress(f"tokenise {split}", len(conversations), "conversation") as bar,
+    ):
+        for batch in conversations.iter(CHUNK):
+            rows = encode(batch["messages"], tokenizer, template, max_length)
+            learned = [(ids, labels) for ids, labels, _ in rows if any(label != IGNORED for label in labels)]
+            counts["conversations"] += len(learned)
+            counts["truncated"] += sum(cut for _, _, cut in rows)
+            counts["dropped"] += len(rows) - len(learned)
+            columns = [pa.array([row[i] for row in learned], TOKENS.field(i).type) for i in range(2)]
+            writer.write_batch(pa.record_batch(columns, schema=TOKENS))
+            bar.update(len(rows))
+        if not counts["conversations"]:
+            raise InputError(
+                f"no conversation of '{split}' in {data.folder} has a token of the assistant within the first "
+                f"{max_length}: raise max_length."
+            )
+        write_json(out.with_suffix(".json"), counts)  # before the rows appear, so that they never stand without
+
+
+def read_tokens(path: Path) -> tuple[Any, dict[str, int]]:
+    """What :func:`tokenise` wrote: the rows, as a data set of Hugging Face's, and the counts."""
+    import datasets
+
+    return datasets.Dataset.from_file(str(path)), read_json(path.with_suffix(".json"), "count of tokens")
+
+
+def padded(rows: Iterable[dict[str, list[int]]], pad: int) -> dict[str, list[list[int]]]:
+    """Rows of one length, with token ``pad`` at their ends: input_ids, attention_mask and labels, each (N, T)."""
+    rows = list(rows)
+    length = max(len(row["input_ids"]) for row in rows)
+
+    def fill(values: list[int], value: int) -> list[int]:
+        return values + [value] * (length - len(values))
+
+    return {
+        "input_ids": [fill(row["input_ids"], pad) for row in rows],
+        "attention_mask": [fill([1] * len(row["input_ids"]), 0) for row in rows],
+        "labels": [fill(row["labels"], IGNORED) for row in rows],
+    }
+
+
+def packed(rows: Iterable[dict[str, list[int]]]) -> dict[str, list[list[int]]]:
+    """All rows one after another in one: input_ids, position_ids and labels, each (1, T).
+
+    Positions begin anew with each conversation. Where there is no attention mask and no cache, transformers takes that
+    as the mark of packed rows, and lets no token see another conversation's.
+    """
+    rows = list(rows)
+    return {
+        "input_ids": [[token for row in rows for token in row["input_ids"]]],
+        "position_ids": [[i for row in rows for i in range(len(row["input_ids"]))]],
+        "labels": [[label for row in rows for label in row["labels"]]],
+    }

@@ -1,0 +1,144 @@
+"""The portable reward of a language model, and the fine-tuned model, which has the same form.
+
+A folder in transformers' format, or of a PEFT adapter that names its base, with its tokenizer and a manifest (JSON).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from prt import reward
+from prt.errors import InputError, first_line
+from prt.files import file_hash, fingerprint, remove, write_json
+from prt.language.models import Causal, load, vocabulary
+
+# Not of the reward: its description, how it was learned, and the card that PEFT writes.
+BESIDE = (reward.MANIFEST, "curve.csv", "README.md")
+
+
+def weights_hash(spec: str) -> str:
+    """SHA-256 over the safetensors files of a model: a folder, or a name on the hub that was fetched.
+
+    Raises:
+        InputError: if there are none on this machine.
+    """
+    files = sorted(_folder(spec).glob("*.safetensors"))
+    if not files:
+        raise InputError(f"there are no weights (*.safetensors) in {spec}; fetch or make the model again.")
+    return fingerprint({file.name: file_hash(file) for file in files})
+
+
+def _folder(spec: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if Path(spec).is_dir():
+        return Path(spec)
+    try:
+        return Path(snapshot_download(spec, local_files_only=True))
+    except (OSError, ValueError):  # not fetched; no name of a repository
+        raise InputError(f"the model {spec} is not on this machine: fetch it first, or correct its name.") from None
+
+
+def save_tuned(
+    folder: Path,
+    network: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    manifest: dict[str, Any],
+    state: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a tuned network (PreTrainedModel or PeftModel), its tokenizer, and the manifest last.
+
+    ``manifest`` says method, alpha, lora, base, dataset, template, recipe and seed; kind, vocabulary, the files'
+    hashes, package versions and the git commit are added. ``state`` is the network's state dictionary where it is
+    sharded.
+
+    Raises:
+        InputError: if the folder cannot be written.
+    """
+    remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.glob("*.safetensors"):
+            file.unlink()  # else a shard of an earlier run might stay
+        options = {} if isinstance(network, PreTrainedModel) else {"save_embedding_layers": False}
+        network.save_pretrained(folder, state_dict=state, **options)
+        tokenizer.save_pretrained(folder)
+        remove(folder / "README.md")
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot write {folder} ({first_line(error)}); free some space or choose another folder, and run again."
+        ) from error
+    known = vocabulary(tokenizer)
+    write_json(
+        folder / reward.MANIFEST,
+        manifest
+        | {
+            "kind": "language",
+            "vocabulary": {"size": known.size, "sha256": known.sha256},
+            "files": {f.name: file_hash(f) for f in sorted(folder.iterdir()) if f.is_file() and f.name not in BESIDE},
+        }
+        | reward.provenance("transformers", "peft"),
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check the manifest of a tuned language model.
+
+    Raises:
+        InputError: if it is missing, corrupt or incomplete, or belongs to another modality.
+    """
+    return reward.read_manifest(folder, "language")
+
+
+def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str | None = None) -> Causal:
+    """Load a reward network or a fine-tuned model for inference; an adapter is merged into its base.
+
+    Args:
+        base: the model that an adapter was tuned on, a folder or a name on the hub; default: where the manifest says.
+
+    Raises:
+        InputError: if the folder is no whole tuned language model, a file in it was changed, its tokenizer is not the
+            one it was tuned with, or an adapter's base is missing or another.
+    """
+    manifest = read_manifest(folder)
+    for name, sha256 in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} lacks its file {name}; copy it again from where it was tuned, or tune it again."
+            )
+        if file_hash(folder / name) != sha256:
+            raise InputError(
+                f"the file {folder / name} is not the one its manifest describes; copy it again, or tune it again."
+            )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if vocabulary(tokenizer).sha256 != manifest["vocabulary"]["sha256"]:
+        raise InputError(f"the tokenizer in {folder} is not the one that its manifest describes; tune it again.")
+    title = f"{manifest['base']['name']} {manifest['method']}"
+    if manifest["lora"] is None:
+        return Causal(title, load(str(folder), dtype, device).model, tokenizer)
+    return Causal(title, _merged(folder, manifest["base"], base, dtype).to(device).eval(), tokenizer)
+
+
+def _merged(folder: Path, known: dict[str, Any], base: str | None, dtype: torch.dtype) -> Any:
+    """The base with the adapter in ``folder`` added to its weights, in float32, and then made ``dtype``."""
+    from peft import PeftModel
+
+    spec = base or known["spec"]
+    try:
+        found = weights_hash(spec)
+    except InputError as error:
+        raise InputError(
+            f"{folder} is an adapter of {known['name']}, which is not to be had ({str(error).rstrip('.')}); or name "
+            "its folder as the base."
+        ) from None
+    if found != known["weights_sha256"]:
+        raise InputError(
+            f"{folder} is an adapter of {known['name']}, but the weights of {spec} are others; name the model that it "
+            "was tuned on as the base."
+        )
+    model: Any = PeftModel.from_pretrained(load(spec, torch.float32, torch.device("cpu")).model, folder)
+    return model.merge_and_unload().to(dtype)
