@@ -1,0 +1,127 @@
+"""Running a model's programs where they can do no harm, and HumanEval's and MBPP's measure of them, pass@k.
+
+The sandbox is the Linux kernel's namespaces (``prt.language.jail`` says what is taken away). It needs no installation
+and no rights, and works on a cluster's node. It is for programs that models write by chance; it is no proof against an
+attacker who knows a hole in the kernel.
+"""
+
+import json
+import math
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prt.errors import InputError
+from prt.language import jail
+
+SECONDS = 3.0  # for one program; code_eval's own
+GRACE = 20  # seconds for making the sandbox, beyond which it is ended from outside
+MEMORY = 2 << 30
+FILE = 16 << 20
+
+
+def run(program: str, seconds: float = SECONDS) -> str:
+    """Run a Python program in the sandbox.
+
+    It may read the Python that runs this, with its packages, and write to its working folder, which is thrown away.
+
+    Args:
+        seconds: how long it may take.
+
+    Returns:
+        ``passed`` if it ran to its end, else ``failed: …`` and why.
+
+    Raises:
+        InputError: if this machine allows no sandbox.
+    """
+    secret = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="prt-sandbox-") as folder, tempfile.TemporaryFile() as out:
+        settings = {
+            "root": str(Path(folder).resolve()),
+            "folders": _folders(),
+            "seconds": seconds,
+            "limits": {
+                "RLIMIT_CPU": math.ceil(seconds) + 1,
+                "RLIMIT_AS": MEMORY,
+                "RLIMIT_FSIZE": FILE,
+                "RLIMIT_CORE": 0,
+            },
+        }
+        environment = {"HOME": "/work", "TMPDIR": "/work", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-B", jail.__file__, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            process.communicate(f"{secret}\n{program}".encode(errors="surrogatepass"), timeout=seconds + GRACE)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            process.kill()
+            process.wait()
+        out.seek(0)
+        ready, _, result = out.read().decode(errors="replace").partition("\n")
+    if ready != "ready":
+        raise InputError(
+            f"this machine allows no sandbox for a model's programs ({ready.strip() or 'no answer'}): HumanEval and "
+            "MBPP want a Linux that lets an ordinary user make namespaces (user.max_user_namespaces above 0, "
+            "kernel.apparmor_restrict_unprivileged_userns 0); run them on one, or leave them out."
+        )
+    said, _, verdict = result.partition(" ")
+    if said != secret:
+        return "failed: it was ended, or ended itself, before its tests were done"
+    return verdict
+
+
+def _folders() -> list[str]:
+    """What a Python program reads: the interpreter's folders and the system's libraries, none within another."""
+    wanted = ["/usr", "/lib", "/lib32", "/lib64", sys.base_prefix, sys.base_exec_prefix, sys.prefix]
+    found: list[str] = []
+    for folder in wanted:
+        if Path(folder).is_dir() and not any(Path(folder).is_relative_to(f) for f in found):
+            found.append(folder)
+    return found
+
+
+class CodeEval:
+    """Takes the place of the metric ``code_eval`` of the library ``evaluate``, which runs programs in the open."""
+
+    def compute(
+        self, references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int]
+    ) -> tuple[dict[str, float], dict[int, list[str]]]:
+        """Run every prediction with its problem's tests.
+
+        pass@k is estimated without bias, as in Chen et al. (2021), arXiv:2107.03374, equation 1.
+
+        Args:
+            references: the tests of each problem.
+            predictions: the programs written for each problem.
+            k: the numbers of programs that may be tried.
+
+        Returns:
+            ``pass@k`` in 0..1, the mean over the problems, for each k that no problem has fewer programs than; and what
+            ``run`` said of each program.
+
+        Raises:
+            InputError: if this machine allows no sandbox.
+        """
+        said = {
+            problem: [run(f"{program}\n{tests}") for program in programs]
+            for problem, (programs, tests) in enumerate(zip(predictions, references, strict=True))
+        }
+        counts = [(len(results), results.count("passed")) for results in said.values()]
+        shares: dict[str, Any] = {
+            f"pass@{of}": math.fsum(1 - math.comb(n - c, of) / math.comb(n, of) for n, c in counts) / len(counts)
+            for of in k
+            if all(n >= of for n, _ in counts)
+        }
+        return shares, said
