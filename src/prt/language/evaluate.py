@@ -31,6 +31,7 @@ import transformers
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks._factory import TaskFactory
+from lm_eval.tasks._index import Kind
 from nltk.tokenize.punkt import save_punkt_params
 from torch import Tensor
 
@@ -240,24 +241,26 @@ def _load(benchmark: str, facts_as_json: str) -> dict[str, Any]:
         name = names[0]
     else:
         name = facts["lm_eval"]
+    if facts["data"] and index[name].kind is Kind.GROUP and not _mirrors_the_hub(Path(facts["data"])):
+        raise InputError(
+            f"{benchmark} has several tasks, each with data of its own: {facts['data']} must have the layout of its "
+            "hub repository, README.md included."
+        )
     try:
         _seed()  # GPQA shuffles when it is read
         built = TaskFactory().build(index[name], overrides=_overrides(facts), registry=index)
         loaded: dict[str, Any] = manager.load([built])
-        if len(loaded["tasks"]) > 1 and facts["data"] and not _mirrors_the_hub(Path(facts["data"])):
-            raise InputError(
-                f"{benchmark} has {len(loaded['tasks'])} tasks, each with data of its own: {facts['data']} must have "
-                "the layout of its hub repository, README.md included."
-            )
-        loaded["name"] = name
-    except InputError:
-        raise
+        for task in loaded["tasks"].values():
+            if task.OUTPUT_TYPE == "generate_until" and not getattr(task, "UNSAFE_CODE", False):
+                for example in task.eval_docs:  # what cannot be judged is found before hours of decoding, not after
+                    task.process_results(example, [""])
     except Exception as error:  # wrong columns, a missing split, a damaged file: every library has kinds of its own
         where = f"in {facts['data']}" if facts["data"] else f"of {facts['task']}"
         raise InputError(
             f"the data of {benchmark} {where} cannot be read ({first_line(error)}); they must have the files and "
             "columns of its hub repository, or test.jsonl (and train.jsonl) with these columns."
         ) from error
+    loaded["name"] = name
     for task in loaded["tasks"].values():
         if facts["generation"]:
             if task.OUTPUT_TYPE != "generate_until":
@@ -334,10 +337,10 @@ def _examples(benchmark: str, loaded: dict[str, Any], results: Any) -> dict[str,
         values = [
             sample[metric] for samples in results["samples"].values() for sample in samples if sample["filter"] == name
         ]
-        if all(isinstance(value, list) for value in values):  # yes or no for each instruction of an example
-            total = sum(map(len, values))
-            values = [sum(value) * len(values) / total for value in values]
         try:
+            if all(isinstance(value, list) for value in values):  # yes or no for each instruction of an example
+                total = sum(map(len, values))
+                values = [sum(value) * len(values) / total for value in values]
             numbers = [float(value) for value in values]
             exact = math.isclose(math.fsum(numbers) / len(numbers), official[key], rel_tol=1e-9, abs_tol=1e-12)
         except TypeError:
@@ -377,7 +380,7 @@ def _sample(task: str, sample: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet(title: str) -> Iterator[None]:
-    """The libraries' bars like this project's, their warnings off, their files in ``_scratch``, programs in a sandbox."""
+    """The libraries' bars like this project's, their warnings off, files in ``_scratch``, programs in a sandbox."""
 
     def bar(requests: Any = None, total: int | None = None, **_: Any) -> Any:
         # Given a list, lm-eval makes prompts or tokens of it, which is quick; else it asks the model.
