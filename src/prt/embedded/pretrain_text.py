@@ -1,0 +1,100 @@
+"""Pretraining of the embedded language models: tiny Llamas, written as ordinary folders of transformers."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prt.embedded.text import CORPORA, batch, tokenizer
+from prt.errors import known
+from prt.files import remove, replacing, write_json
+from prt.training import Recipe, fit
+
+# Hidden size; heads of 32, two layers, an MLP of twice the hidden size.
+SIZES = {"s": 64, "m": 96, "l": 128}
+LENGTH = 64
+# Rotary positions cost no weights: room for lm-eval's longest answers (IFEval: 1,280 tokens).
+POSITIONS = 2048
+
+
+def architecture(size: str) -> LlamaConfig:
+    """The configuration of a size: a Llama with tied embeddings.
+
+    Raises:
+        InputError: if ``size`` is not among SIZES.
+    """
+    known(size, SIZES, "size")
+    width, words = SIZES[size], tokenizer()
+    return LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=width // 32,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+
+
+def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, checkpoint: Path) -> None:
+    """Train a language model on a corpus and write it to the folder ``out``.
+
+    Args:
+        size: a key of SIZES.
+        corpus: a key of ``prt.embedded.text.CORPORA``.
+        recipe: its batch counts rows of 64 tokens.
+        seed: of the initial weights and of the batches.
+        out: gets model.safetensors, the tokenizer, origin.json (what it was made of) and, last, config.json: a folder
+            with the latter is whole.
+        checkpoint: a file to resume from, removed at the end.
+
+    Raises:
+        InputError: on unknown names, or where the files cannot be written.
+    """
+    known(corpus, CORPORA, "corpus")
+    config, texts = architecture(size), CORPORA[corpus]
+    torch.manual_seed(seed)
+    network = LlamaForCausalLM(config)
+
+    def batches(start: int) -> Iterator[Tensor]:
+        for step in count(start):
+            yield batch(texts, recipe.batch, LENGTH, seed, step)
+
+    def loss(ids: Tensor) -> Tensor:
+        logits = network(input_ids=ids[:, :-1], use_cache=False).logits
+        return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+    origin = {"size": size, "corpus": {corpus: asdict(texts)}, "recipe": asdict(recipe), "seed": seed}
+    fit(
+        network.model,  # every parameter: the output layer is its embedding
+        loss,
+        batches,
+        recipe,
+        name=f"pretrain {size} {corpus}",
+        checkpoint=checkpoint,
+        identity=origin | {"config": config.to_dict()},
+    )
+    _save(out, network.eval(), origin)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _save(out: Path, network: LlamaForCausalLM, origin: dict[str, object]) -> None:
+    """Every file whole or not at all, config.json last."""
+    remove(out / "config.json")
+    write_json(out / "origin.json", origin)
+    with TemporaryDirectory() as aside:
+        network.save_pretrained(aside)
+        tokenizer().save_pretrained(aside)
+        for file in sorted(Path(aside).iterdir(), key=lambda file: file.name == "config.json"):
+            with replacing(out / file.name) as part:
+                copyfile(file, part)
