@@ -26,16 +26,16 @@ class ComposedCache(Cache):
 
     Args:
         caches: one per model, the target's first.
-        calls: what makes one decoding step of each model; None stands for the model itself.
+        steps: what makes one decoding step of each model, compiled; None stands for the model itself.
     """
 
     # generate() would compile one step, and make one mask, for all models from one configuration.
     is_compileable = False
 
-    def __init__(self, caches: Sequence[Cache], calls: Sequence[Callable[..., Any] | None]) -> None:
+    def __init__(self, caches: Sequence[Cache], steps: Sequence[Callable[..., Any] | None]) -> None:
         super().__init__(layers=[layer for cache in caches for layer in cache.layers])
         self.caches = list(caches)
-        self.calls = list(calls)
+        self.steps = list(steps)
 
 
 class Composed(PreTrainedModel, GenerationMixin):
@@ -60,29 +60,18 @@ class Composed(PreTrainedModel, GenerationMixin):
     barred: Tensor
 
     def __init__(self, target: Causal, parts: Sequence[tuple[Causal, float]]) -> None:
-        models: list[PreTrainedModel] = [target.model, *(part.model for part, _ in parts)]
-        own = vocabulary(target.tokenizer)
-        shared = set(range(own.size))
-        for part, _ in parts:
-            shared &= set(shared_ids(own, vocabulary(part.tokenizer), (target.name, part.name)))
-        for causal in (target, *(part for part, _ in parts)):
-            layers: list[Any] = [causal.model.get_input_embeddings(), causal.model.get_output_embeddings()]
-            rows = min(len(layer.weight) for layer in layers)
-            if rows < own.size:
-                raise InputError(
-                    f"{causal.name} has {rows} rows for {own.size} tokens of {target.name}'s tokenizer; "
-                    "take a model of the same family, or enlarge it with resize_token_embeddings."
-                )
+        parts_alone = [part for part, _ in parts]
+        models: list[PreTrainedModel] = [target.model, *(part.model for part in parts_alone)]
+        size, barred = fitted(target, parts_alone)
         config = copy.deepcopy(target.model.config)
-        config.vocab_size = own.size
+        config.vocab_size = size
         # What is too long for one is too long for the sum.
         lengths = [getattr(model.config, "max_position_embeddings", None) for model in models]
         config.max_position_embeddings = min((length for length in lengths if length is not None), default=None)
         super().__init__(config)
         self.models = nn.ModuleList(models)
         self.weights = [float(weight) for _, weight in parts]
-        barred = torch.tensor(sorted(set(range(own.size)) - shared), device=target.model.device)
-        self.register_buffer("barred", barred.long(), persistent=False)
+        self.register_buffer("barred", barred, persistent=False)
         assert target.model.generation_config is not None
         self.generation_config = copy.deepcopy(target.model.generation_config)
         self._is_stateful = any(model._is_stateful for model in models)
@@ -122,32 +111,18 @@ class Composed(PreTrainedModel, GenerationMixin):
             cache = ComposedCache([DynamicCache(config=m.config) for m in self.models], [None] * len(self.models))
         if cache is not None and not isinstance(cache, ComposedCache):
             raise TypeError(f"a composed model needs a cache with one part per model, not a {type(cache).__name__}.")
+        none = [None] * len(self.models)
+        caches = none if cache is None else cache.caches
+        steps = none if cache is None or input_ids.shape[1] > 1 else cache.steps  # no new graph for each prompt
+        inputs = (input_ids, attention_mask, position_ids, logits_to_keep)
         # Nothing waits between the models, so those on several devices work at the same time. The first logits are the
         # one buffer of this width (a copy only from half precision); the others are added in place.
-        total = self._logits(0, cache, input_ids, attention_mask, position_ids, logits_to_keep).float()
-        for i, weight in enumerate(self.weights, 1):
-            part = self._logits(i, cache, input_ids, attention_mask, position_ids, logits_to_keep)
-            total.add_(part.to(total.device), alpha=weight)
+        total = read(self.models[0], caches[0], steps[0], *inputs)[..., : self.config.vocab_size].float()
+        for model, own, step, weight in zip(self.models[1:], caches[1:], steps[1:], self.weights, strict=True):
+            logits = read(model, own, step, *inputs)[..., : self.config.vocab_size]
+            total.add_(logits.to(total.device), alpha=weight)
         total.index_fill_(-1, self.barred, -torch.inf)
         return CausalLMOutputWithPast(logits=total, past_key_values=cache)
-
-    def _logits(self, i: int, cache: ComposedCache | None, ids: Tensor, *others: Any) -> Tensor:
-        """What model ``i`` says, as wide as the tokenizer, on its own device."""
-        model = self.models[i]
-        ids, mask, positions, keep = (x.to(model.device) if isinstance(x, Tensor) else x for x in (ids, *others))
-        inputs = {
-            "attention_mask": mask,
-            "position_ids": positions,
-            "past_key_values": None if cache is None else cache.caches[i],
-            "use_cache": cache is not None,
-            "logits_to_keep": keep,
-        }
-        step = cache.calls[i] if cache is not None and cache.caches[i].is_initialized and ids.shape[1] == 1 else None
-        if step is None:
-            output = model(input_ids=ids, **inputs)
-        else:  # a compiled step wants its mask ready made, of the same shape at every step
-            output = step(**model.prepare_inputs_for_generation(ids, **inputs))
-        return output.logits[..., : self.config.vocab_size]
 
     def _prepare_cache_for_generation(
         self,
@@ -164,15 +139,72 @@ class Composed(PreTrainedModel, GenerationMixin):
                 generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
             )
         caches: list[Cache] = []
-        calls: list[Callable[..., Any] | None] = []
+        steps: list[Callable[..., Any] | None] = []
         for model in self.models:
-            own: dict[str, Any] = {}
-            model._prepare_cache_for_generation(generation_config, own, generation_mode, batch_size, max_cache_length)
-            compiled = model._valid_auto_compile_criteria(own, generation_config)
-            caches.append(own["past_key_values"])
-            calls.append(model.get_compiled_call(generation_config.compile_config) if compiled else None)
-        model_kwargs["past_key_values"] = ComposedCache(caches, calls)
+            cache, step = make_cache(model, generation_config, generation_mode, batch_size, max_cache_length)
+            caches.append(cache)
+            steps.append(step)
+        model_kwargs["past_key_values"] = ComposedCache(caches, steps)
         return None
+
+
+def fitted(target: Causal, others: Sequence[Causal]) -> tuple[int, Tensor]:
+    """The tokens of the target's tokenizer, and the ids that do not mean the same token in all models (on its device).
+
+    Raises:
+        InputError: for tokenizers that differ, and for a model with too few rows for the target's tokenizer.
+    """
+    own = vocabulary(target.tokenizer)
+    shared = {i for _, i in own.pairs}
+    for other in others:
+        shared &= set(shared_ids(own, vocabulary(other.tokenizer), (target.name, other.name)))
+    for causal in (target, *others):
+        layers: list[Any] = [causal.model.get_input_embeddings(), causal.model.get_output_embeddings()]
+        rows = min(len(layer.weight) for layer in layers)
+        if rows < own.size:
+            raise InputError(
+                f"{causal.name} has {rows} rows for {own.size} tokens of {target.name}'s tokenizer; "
+                "take a model of the same family, or enlarge it with resize_token_embeddings."
+            )
+    barred = sorted(set(range(own.size)) - shared)
+    return own.size, torch.tensor(barred, dtype=torch.long, device=target.model.device)
+
+
+def make_cache(
+    model: Any, generation_config: GenerationConfig, mode: GenerationMode, batch: int, length: int
+) -> tuple[Cache, Callable[..., Any] | None]:
+    """The cache that generate() would make for one model, and its compiled step where it would compile one."""
+    made: dict[str, Any] = {}
+    model._prepare_cache_for_generation(generation_config, made, mode, batch, length)
+    compiled = model._valid_auto_compile_criteria(made, generation_config)
+    return made["past_key_values"], model.get_compiled_call(generation_config.compile_config) if compiled else None
+
+
+def read(
+    model: Any,
+    cache: Cache | None,
+    step: Callable[..., Any] | None,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    logits_to_keep: int | Tensor,
+) -> Tensor:
+    """One model's logits, on its own device and as wide as its layer; the arguments are those of ``Composed.forward``.
+
+    A compiled ``step`` is taken once something is in the cache.
+    """
+    tensors: dict[str, Any] = {
+        "attention_mask": attention_mask,
+        "position_ids": position_ids,
+        "logits_to_keep": logits_to_keep,
+    }
+    inputs = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
+    inputs |= {"past_key_values": cache, "use_cache": cache is not None}
+    input_ids = input_ids.to(model.device)
+    if step is None or cache is None or not cache.is_initialized:
+        return model(input_ids=input_ids, **inputs).logits
+    # It wants its mask ready made, of the same shape at every step.
+    return step(**model.prepare_inputs_for_generation(input_ids, **inputs)).logits
 
 
 def prt(target: Causal, rewards: Sequence[Causal], strengths: Sequence[float]) -> Causal:

@@ -1,0 +1,221 @@
+"""Lossless speculative decoding of PRT: the source's PRT model drafts, the target's verifies.
+
+Leviathan et al. 2023 (https://arxiv.org/abs/2211.17192), algorithm 1: a drafted token x, of probability q(x) to the
+drafter and p(x) to the model, is kept with probability min(1, p(x)/q(x)); at the first that is not, one is drawn from
+max(p − q, 0), normalised. What comes out is distributed as by p alone. Greedily, a draft is kept as long as it is what
+p would choose.
+
+Here p adds the same rewards to the target as q does to the drafter. A reward reads no token twice: what it said while
+drafting is added again to the target's logits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+from transformers.cache_utils import Cache, StaticLayer, StaticSlidingWindowLayer
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.streamers import BaseStreamer
+
+from prt.errors import InputError
+from prt.language.composed import Composed, fitted, make_cache, read
+from prt.language.models import Causal
+
+
+@dataclass
+class Statistics:
+    """What one generation cost: tokens drafted and kept, forward passes of the target, tokens that came out."""
+
+    drafted: int = 0
+    accepted: int = 0
+    target_forwards: int = 0
+    tokens: int = 0
+
+
+def generate(
+    model: Causal,
+    draft: Causal,
+    input_ids: Tensor,
+    *,
+    drafted: int = 4,
+    streamer: BaseStreamer | None = None,
+    stop_strings: str | list[str] | None = None,
+    **options: Any,
+) -> tuple[Tensor, Statistics]:
+    """Generate as ``model.model.generate`` does, only faster: the same tokens greedily, the same distribution sampled.
+
+    Args:
+        model: a composed model (:func:`prt.language.composed.prt` and the like).
+        draft: what takes the target's place in drafting; for PRT the reward's source.
+        input_ids: one prompt, (1, positions).
+        drafted: how many tokens are drafted at a time.
+        streamer: is given every token, as by generate().
+        stop_strings: end where one of these has come out.
+        options: generate()'s (max_new_tokens, do_sample, temperature, top_p, cache_implementation, …); not beams.
+
+    Returns:
+        Prompt and continuation, (1, positions), and what it cost.
+
+    Raises:
+        InputError: if the draft's tokenizer is another, or for several prompts or beams, padding, or less than one
+            drafted token.
+    """
+    if drafted < 1:
+        raise InputError(f"{drafted} tokens to draft: speculative decoding needs one at least.")
+    composed: Any = model.model
+    barred = fitted(Causal(model.name, composed.models[0], model.tokenizer), [draft])[1]
+    decoder = _Decoder(draft.model, barred, drafted, streamer)
+    if stop_strings is not None:
+        options["stopping_criteria"] = StoppingCriteriaList(
+            [*options.get("stopping_criteria", []), StopStringCriteria(model.tokenizer, stop_strings)]
+        )
+    ids = composed.generate(input_ids, streamer=streamer, custom_generate=decoder.decode, **options)
+    return ids, decoder.statistics
+
+
+class _Reader:
+    """One model with its cache, and how many of the text's tokens it has read."""
+
+    def __init__(self, model: Any, cache: Cache, step: Callable[..., Any] | None, width: int) -> None:
+        self.model, self.cache, self.step = model, cache, step
+        self.width = width  # of the compiled step, in tokens
+        self.length = 0
+        cache.activate_past_recording()
+
+    def logits(self, ids: Tensor, keep: int = 1) -> Tensor:
+        """Read what is new in a text (1, positions); logits after its last ``keep`` tokens, (keep, rows)."""
+        new = ids[:, self.length :]
+        # A compiled step is of one width. Two tokens, where the drafter has one to catch up, are two steps of it.
+        pieces = new.split(1, -1) if self.step and self.length and self.width == 1 else (new,)
+        for piece in pieces:
+            positions = torch.arange(self.length, self.length + piece.shape[1], device=ids.device)[None]
+            step = self.step if piece.shape[1] == self.width else None
+            logits = read(self.model, self.cache, step, piece, None, positions, keep)
+            self.length += piece.shape[1]
+        return logits[0]
+
+    def forget(self, length: int) -> None:
+        """Go back to the text's first ``length`` tokens, if more were read."""
+        excess = max(self.length - length, 0)
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            if isinstance(layer, StaticLayer):
+                layer.cumulative_length.sub_(excess)  # what lies beyond is masked, and written over
+            else:
+                layer.crop(-excess)  # nought trims a sliding window
+        self.length -= excess
+
+
+class _Decoder:
+    """What generate() calls in place of its own loop."""
+
+    def __init__(self, draft: PreTrainedModel, barred: Tensor, drafted: int, streamer: BaseStreamer | None) -> None:
+        self.draft, self.barred, self.drafted, self.streamer = draft, barred, drafted, streamer
+        self.statistics = Statistics()
+
+    def decode(
+        self,
+        model: Composed,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Ids of prompt and continuation; the arguments are as generate() has prepared them."""
+        if input_ids.shape[0] > 1 or kwargs.get("attention_mask") is not None:
+            raise InputError("speculative decoding takes one prompt at a time, without padding and without beams.")
+        cache = kwargs.get("past_key_values")
+        if cache is None or cache.is_initialized:
+            raise InputError(
+                "speculative decoding begins with an empty cache: leave out use_cache and past_key_values."
+            )
+        target, *parts, drafter = self._readers(model, generation_config, cache)
+        device, rows = model.device, model.config.vocab_size
+        assert generation_config.max_length is not None
+
+        def rewards(text: Tensor) -> Tensor:
+            """What is added to the target's logits after ``text``, (tokens,)."""
+            total = torch.zeros(rows, device=device)
+            for part, weight in zip(parts, model.weights, strict=True):
+                total.add_(part.logits(text)[-1, :rows].to(device), alpha=weight)
+            return total
+
+        def distribution(text: Tensor, logits: Tensor, barred: Tensor) -> Tensor:
+            """Of the token after ``text``, (tokens,), as generate() would have it; greedily all on one token."""
+            prefix: Any = text
+            scores = logits_processor(prefix, logits.index_fill(-1, barred, -torch.inf)[None])[0]
+            return scores.softmax(-1) if generation_config.do_sample else one_hot(scores.argmax(), rows).float()
+
+        def grown(text: Tensor, probabilities: Tensor) -> Tensor:
+            """``text`` with a token drawn."""
+            token = probabilities.multinomial(1) if generation_config.do_sample else probabilities.argmax(-1, True)
+            return torch.cat([text, token[None].to(text.device)], -1)
+
+        ids = input_ids
+        while True:
+            known = ids.shape[1]
+            count = min(self.drafted, generation_config.max_length - known - 1)
+            text, added, q = ids, [], []
+            for _ in range(count):
+                added.append(rewards(text))
+                guess = drafter.logits(text)[-1, :rows].to(device, torch.float32) + added[-1]
+                q.append(distribution(text, guess, self.barred))
+                text = grown(text, q[-1])
+            said = target.logits(text, count + 1)[-count - 1 :, :rows].float()
+            p = [distribution(text[:, : known + i], said[i] + added[i], model.barred) for i in range(count)]
+            kept = accept(text[0, known:].to(device), q, p)
+            if kept == count:  # all: the target has one more to say, and the rewards read the last draft for it
+                last = distribution(text, said[count] + rewards(text), model.barred)
+            else:
+                last = residual(p[kept], q[kept])
+            text = grown(text[:, : known + kept], last)
+            for reader in (target, *parts, drafter):
+                reader.forget(known + kept)
+            self.statistics.drafted += count
+            self.statistics.accepted += kept
+            self.statistics.target_forwards += 1
+            while ids.shape[1] < text.shape[1]:  # one at a time, as the stopping criteria look at the last token
+                ids = text[:, : ids.shape[1] + 1]
+                self.statistics.tokens += 1
+                if self.streamer is not None:
+                    self.streamer.put(ids[:, -1].cpu())
+                if bool(stopping_criteria(ids, None).all()):
+                    if self.streamer is not None:
+                        self.streamer.end()
+                    return ids
+
+    def _readers(self, model: Composed, config: GenerationConfig, cache: Any) -> list[_Reader]:
+        """Of the target, the parts and the drafter."""
+        assert config.max_length is not None
+        own = make_cache(self.draft, config, GenerationMode.ASSISTED_GENERATION, 1, config.max_length - 1)
+        steps = [*zip(model.models, cache.caches, cache.steps, strict=True), (self.draft, *own)]
+        readers = [_Reader(m, c, s, 1 if i else self.drafted + 1) for i, (m, c, s) in enumerate(steps)]
+        if any(isinstance(layer, StaticSlidingWindowLayer) for reader in readers for layer in reader.cache.layers):
+            raise InputError("a static cache of a sliding window cannot go back; leave out cache_implementation.")
+        return readers
+
+
+def accept(tokens: Tensor, q: list[Tensor], p: list[Tensor]) -> int:
+    """How many of the drafted ``tokens`` (n,) are kept, drafted by ``q`` and judged by ``p``: n times (tokens,)."""
+    if not q:
+        return 0
+    ratios = [after.gather(0, x) / before.gather(0, x) for x, before, after in zip(tokens.split(1), q, p, strict=True)]
+    ratio = torch.cat(ratios)
+    return int((torch.rand_like(ratio) < ratio).long().cumprod(0).sum())
+
+
+def residual(p: Tensor, q: Tensor) -> Tensor:
+    """What a rejected draft is replaced from, (tokens,): max(p − q, 0), not normalised."""
+    rest = (p - q).clamp_min(0)
+    return torch.where(rest.sum() > 0, rest, p)  # rounding can leave nothing where q is p
