@@ -116,8 +116,10 @@ class Composed(PreTrainedModel, GenerationMixin):
         steps = none if cache is None or input_ids.shape[1] > 1 else cache.steps  # no new graph for each prompt
         inputs = (input_ids, attention_mask, position_ids, logits_to_keep)
         # Nothing waits between the models, so those on several devices work at the same time. The first logits are the
-        # one buffer of this width (a copy only from half precision); the others are added in place.
-        total = read(self.models[0], caches[0], steps[0], *inputs)[..., : self.config.vocab_size].float()
+        # one buffer of this width, and the others are added in place. It is a copy from half precision, and of what a
+        # compiled step gave: a captured graph's output is gone when the next model's graph runs.
+        first = read(self.models[0], caches[0], steps[0], *inputs)[..., : self.config.vocab_size]
+        total = first.to(torch.float32, copy=steps[0] is not None)
         for model, own, step, weight in zip(self.models[1:], caches[1:], steps[1:], self.weights, strict=True):
             logits = read(model, own, step, *inputs)[..., : self.config.vocab_size]
             total.add_(logits.to(total.device), alpha=weight)

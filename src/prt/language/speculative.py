@@ -172,7 +172,8 @@ class _Decoder:
                 guess = drafter.logits(text)[-1, :rows].to(device, torch.float32) + added[-1]
                 q.append(distribution(text, guess, self.barred))
                 text = grown(text, q[-1])
-            said = target.logits(text, count + 1)[-count - 1 :, :rows].float()
+            # Copied, since a captured graph's output is gone when another graph runs.
+            said = target.logits(text, count + 1)[-count - 1 :, :rows].to(torch.float32, copy=True)
             p = [distribution(text[:, : known + i], said[i] + added[i], model.barred) for i in range(count)]
             kept = accept(text[0, known:].to(device), q, p)
             if kept == count:  # all: the target has one more to say, and the rewards read the last draft for it
