@@ -28,11 +28,12 @@ from torch import Tensor
 
 from prt import combine
 from prt.embedded.pretrain import pretrain
+from prt.measure import forget_peak, memory
 from prt.scores import Scores
 from prt.training import Recipe
 from prt.transfer import transfer
 from prt.vision.backbones import load_backbone
-from prt.vision.benchmark import forget_peak, inference, memory, training
+from prt.vision.benchmark import inference, training
 from prt.vision.datasets import prepare, read_manifest
 from prt.vision.head import make_head
 from prt.vision.score import BATCH

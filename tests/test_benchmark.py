@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from prt.errors import InputError
+from prt.measure import apart
 from prt.vision import benchmark
 from prt.vision.backbones import Classifier, build_tower
 from prt.vision.fused import Fused
@@ -158,7 +159,7 @@ def test_bad_input(prt: Prt, tmp_path: Path, changed: dict[str, object], complai
 def test_a_measurement_that_is_killed_is_told_in_a_sentence() -> None:
     """As Linux does where memory runs out."""
     with pytest.raises(InputError, match=r"killed: most likely a batch of 4 does not fit into memory; give a smaller"):
-        benchmark._apart(4, os._exit, 137)
+        apart(benchmark._too_large(4), os._exit, 137)
 
 
 def test_a_name_or_precision_that_cannot_be(prt: Prt, tmp_path: Path) -> None:

@@ -9,15 +9,11 @@ the launch time: how long the host was busy until the call returned, with the de
 paper's times of Table 2 are shorter than its card could have finished the work in: launch times, most likely.
 """
 
-import multiprocessing
 import os
-import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -36,8 +32,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from prt import combine
-from prt.errors import InputError, known
+from prt.errors import known
 from prt.files import read_json
+from prt.measure import apart, check, device_name, forget_peak, memory, start
 from prt.progress import progress
 from prt.training import Recipe, optimizer_of
 from prt.vision.backbones import CONFIG, Classifier, build_tower
@@ -96,13 +93,13 @@ def training(models: dict[str, str], batch: int, device: torch.device, precision
         InputError: for an unknown architecture or precision, a batch that does not fit, or numbers below one.
     """
     known(precision, ("fp32", "bf16", "fp16"), "precision")
-    _check(batch, repeats, device)
+    check({"batch": batch, "number of repeats": repeats}, device)
     counts = {name: (count(spec, batch, backward=False), count(spec, batch)) for name, spec in models.items()}
     recipe, rows = Recipe(batch=batch, precision=precision), []  # type: ignore[arg-type]
-    facts, reach = _apart(batch, _about, device)
+    facts, reach = apart(_too_large(batch), _about, device)
     with progress("benchmark training", len(models) * len(TRAINING), "measurement") as bar:
         for (name, spec), method in product(models.items(), TRAINING):
-            measured = _apart(batch, _train, spec, method, recipe, device, repeats)
+            measured = apart(_too_large(batch), _train, spec, method, recipe, device, repeats)
             forward, whole = counts[name]
             bound = _bound([whole, forward] if method == "prt" else [whole], precision, device, reach)
             place = ["table1", name, None, method, None, batch, precision]
@@ -137,7 +134,7 @@ def inference(
     Raises:
         InputError: for an unknown name or architecture, a batch that does not fit, or numbers below one.
     """
-    _check(batch, repeats, device)
+    check({"batch": batch, "number of repeats": repeats}, device)
     for name in (name for pair in pairs for name in pair):
         known(name, models, "model of a pair")
     measures = [m for m in MEASURES if m != "streams" or device.type == "cuda"]
@@ -146,7 +143,7 @@ def inference(
     elif compiled:
         measures.append("compile")
     counts = {name: count(spec, batch, backward=False) for name, spec in models.items()}
-    facts, reach = _apart(batch, _about, device)
+    facts, reach = apart(_too_large(batch), _about, device)
     jobs = []
     for pair, method in product(pairs, COMBINED):
         possible = [m for m in measures if method != "ft" or m not in NEED_SEVERAL]
@@ -156,7 +153,7 @@ def inference(
         for (source, target), method, switched_on in jobs:
             networks = [target] + [source] * {"ft": 0, "eft": 2, "prt": 1}[method]
             specs = [models[name] for name in networks]
-            measured = _apart(batch, _infer, specs, method, switched_on, batch, device, repeats)
+            measured = apart(_too_large(batch), _infer, specs, method, switched_on, batch, device, repeats)
             precision = "bf16" if "bf16" in switched_on else "fp32"
             variant = f"+ {switched_on[-1]}" if switched_on else "baseline"
             bound = _bound([counts[name] for name in networks], precision, device, reach)
@@ -210,47 +207,8 @@ def _convolution_backward(out: list[int], _x: list[int], weight: list[int], *res
     return 2 * prod(out) * prod(weight[1:]) * sum(rest[-1][:2])
 
 
-def memory(device: torch.device, *, peak: bool) -> float:
-    """GB that this process uses, or has used at most: tensors on a GPU, or else its resident set (Linux)."""
-    if device.type == "cuda":
-        return (torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)) / 1e9
-    # Not getrusage's ru_maxrss: a child inherits its parent's, and it cannot be reset.
-    name = "VmHWM" if peak else "VmRSS"
-    return int(re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[0]) * 1024 / 1e9
-
-
-def forget_peak(device: torch.device) -> None:
-    """Let the peak be what is used now."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _check(batch: int, repeats: int, device: torch.device) -> None:
-    for option, number in (("batch", batch), ("number of repeats", repeats)):
-        if number < 1:
-            raise InputError(f"the {option} is {number}, but must be 1 or more.")
-    if device.type == "cpu" and not Path("/proc/self/clear_refs").exists():
-        raise InputError("memory on a CPU is read from Linux's /proc, which this machine has not; use a GPU, or Linux.")
-
-
-def _apart(batch: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``function`` returns in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    remedy = f"a batch of {batch} does not fit into memory; give a smaller --batch."
-    with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except torch.OutOfMemoryError:
-            raise InputError(remedy) from None
-        except BrokenProcessPool:
-            raise InputError(f"a measurement was killed: most likely {remedy}") from None
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # a CPU has no error of its own
-                raise
-            raise InputError(remedy) from None
+def _too_large(batch: int) -> str:
+    return f"a batch of {batch} does not fit into memory; give a smaller --batch."
 
 
 def _size(tower: Any) -> tuple[int, int]:
@@ -282,7 +240,7 @@ class _Contiguous(Classifier):
 
 
 def _train(spec: str, method: str, recipe: Recipe, device: torch.device, repeats: int) -> Measured:
-    before = _start(device)
+    before = start(device)
     network = _classifier(spec).to(device).requires_grad_(False)
     network.tower.requires_grad_(True)
     images, log_pt = _images(network, recipe.batch), None
@@ -306,7 +264,7 @@ def _train(spec: str, method: str, recipe: Recipe, device: torch.device, repeats
 def _infer(
     specs: Sequence[str], method: str, measures: Sequence[str], batch: int, device: torch.device, repeats: int
 ) -> Measured:
-    before = _start(device)
+    before = start(device)
     kind = Classifier if "channels_last" in measures else _Contiguous
     networks = [_classifier(spec, kind).to(device).eval() for spec in specs]
     if "bf16" in measures:
@@ -323,14 +281,6 @@ def _infer(
 
     with torch.no_grad():
         return _measure(step, device, repeats, before)
-
-
-def _start(device: torch.device) -> float:
-    """Begin a measurement: the memory in use before it."""
-    torch.manual_seed(0)
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)
-    return memory(device, peak=False)
 
 
 def _measure(step: Callable[[], object], device: torch.device, repeats: int, before: float) -> Measured:
@@ -361,13 +311,8 @@ def _measure(step: Callable[[], object], device: torch.device, repeats: int, bef
 
 def _about(device: torch.device) -> tuple[dict[str, str], dict[str, float]]:
     """On what is measured, and its peak FLOP/s in each precision: a data sheet's, or that of a large product here."""
-    _start(device)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        found = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-        threads = torch.get_num_threads()
-        name = f"{found[0] if found else 'CPU'}, {threads} thread{'s' if threads > 1 else ''}"
+    start(device)
+    name = device_name(device)
     facts = {"device": name, "torch": torch.__version__}
     if name in PEAKS:
         return {"peak_from": "datasheet"} | facts, PEAKS[name]
