@@ -1,0 +1,271 @@
+"""Using a language reward: put it on any target with the same tokenizer, and generate (Algorithm 2)."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from prt import combine
+from prt.errors import InputError
+from prt.language import composed, speculative
+from prt.language.models import Causal, load, shared_ids, vocabulary
+from prt.language.reward import load_tuned, read_manifest
+
+TOP = 5  # tokens that are shown of a distribution, as in Figure 5
+BEFORE = 40  # characters of the text before a position that are shown
+WINDOW = 8  # tokens that a token's own text is read after: some tokenizers drop the space of a text's first
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A trained reward network."""
+
+    causal: Causal
+    manifest: dict[str, Any]
+
+    def on(self, target: str, strength: float = 1.0, name: str = "") -> "Rewarded":
+        """Put the reward on ``target``, a folder or a name on the hub, at strength 1/λ.
+
+        It works on the reward's device and in its precision.
+
+        Raises:
+            InputError: if the target cannot be had, its tokenizer is another, or the strength is not finite.
+        """
+        model = self.causal.model
+        return Rewarded(load(target, model.dtype, model.device, name), self.causal, strength)
+
+
+def load_reward(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    base: str | None = None,
+) -> Reward:
+    """Load a reward that ``prt language tune --method prt`` wrote, for use on ``device``.
+
+    Args:
+        base: the model that a LoRA reward was tuned on, if it is no longer where its manifest says.
+
+    Raises:
+        InputError: if the folder is no whole language reward, its weights are damaged, or its base is missing.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest["method"] != "prt":
+        raise InputError(
+            f"{folder} holds a fine-tuned model (method {manifest['method']}), no reward; tune with method prt."
+        )
+    return Reward(load_tuned(folder, dtype, torch.device(device), base), manifest)
+
+
+class Rewarded:
+    """A target with a reward on it, at strength 1/λ; as one model of transformers it is ``composed``.
+
+    Raises:
+        InputError: if the tokenizers differ, or the strength is not finite.
+    """
+
+    def __init__(self, target: Causal, reward: Causal, strength: float = 1.0) -> None:
+        if not math.isfinite(strength):
+            raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
+        self.target, self.reward, self.strength = target, reward, strength
+        self.composed = composed.prt(target, [reward], [strength])
+        own: Any = self.composed.model.generation_config
+        # A target's habits (temperature, penalties) were chosen for it alone. Where its texts end is kept.
+        kept = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=_pad(own))
+        self.composed.model.generation_config = kept
+
+    def encode(self, prompt: str, max_new_tokens: int, *, chat: bool = False) -> Tensor:
+        """Token ids (1, positions) of a prompt that ``max_new_tokens`` more are to follow.
+
+        Args:
+            chat: the prompt is what a user says, in the chat template that the reward was tuned with.
+
+        Raises:
+            InputError: if the prompt is empty, there is no chat template, or the context is too short.
+        """
+        tokenizer = self.target.tokenizer
+        if chat:
+            template = self.reward.tokenizer.chat_template or tokenizer.chat_template
+            if template is None:
+                raise InputError(
+                    f"neither {self.reward.name} nor {self.target.name} has a chat template; write the prompt as the "
+                    "model knows it, without --chat."
+                )
+            turns = [{"role": "user", "content": prompt}]
+            text = tokenizer.apply_chat_template(
+                turns, chat_template=template, add_generation_prompt=True, tokenize=False
+            )
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            ids = tokenizer(prompt)["input_ids"]
+        if not prompt.strip() or not ids:
+            raise InputError("the prompt is empty; write what the model shall go on from.")
+        if max_new_tokens < 1:
+            raise InputError(f"{max_new_tokens} new tokens were asked for, but it must be 1 or more.")
+        context = self.composed.model.config.max_position_embeddings
+        if context is not None and len(ids) + max_new_tokens > context:
+            raise InputError(
+                f"a prompt of {len(ids)} tokens and {max_new_tokens} new ones exceed the context of {context} tokens; "
+                "ask for fewer, or shorten the prompt."
+            )
+        return torch.tensor([ids], device=self.target.model.device)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        chat: bool = False,
+        draft: Causal | None = None,
+        streamer: BaseStreamer | None = None,
+    ) -> str:
+        """The text that follows a prompt.
+
+        Args:
+            temperature: 0 takes the likeliest token, above it samples from the whole distribution.
+            stop: texts at which it ends; the one found is part of the result.
+            chat: see :meth:`encode`.
+            draft: the reward's source: it drafts with the same reward, and the target verifies. The result is
+                distributed as without.
+            streamer: is given every token as it comes, such as transformers' TextStreamer.
+
+        Raises:
+            InputError: as :meth:`encode`; for a temperature below nought or not finite; for a draft with another
+                tokenizer.
+        """
+        ids = self.encode(prompt, max_new_tokens, chat=chat)
+        out = self.continued(ids, max_new_tokens, temperature, stop, draft, streamer)
+        return str(self.target.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+    def continued(
+        self,
+        ids: Tensor,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        draft: Causal | None = None,
+        streamer: BaseStreamer | None = None,
+    ) -> Tensor:
+        """Token ids (1, positions) of a prompt and what follows it; see :meth:`generate`."""
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise InputError(f"the temperature is {temperature}, but must be 0 (greedy) or a number above it.")
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "streamer": streamer}
+        if temperature > 0:
+            options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+        if stop:
+            options["stop_strings"] = list(stop)
+        if draft is not None:
+            return speculative.generate(self.composed, draft, ids, **options)[0]
+        model: Any = self.composed.model
+        # One prompt has no padding, whatever stands for it (often the end of text, which may well be in a prompt).
+        mask = torch.ones_like(ids)
+        return model.generate(ids, attention_mask=mask, tokenizer=self.target.tokenizer, **options)
+
+
+@torch.no_grad()
+def next_tokens(
+    rewarded: Rewarded,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    positions: int | None = 6,
+    chat: bool = False,
+) -> dict[str, Any]:
+    """Figure 5: the likeliest next tokens with and without the reward, along the greedy answer with it.
+
+    Args:
+        stop: texts at which the answer ends.
+        positions: how many are shown, those where the reward changes the distribution most (the divergence
+            KL(with ‖ without)); None: all.
+        chat: see :meth:`Rewarded.encode`.
+
+    Returns:
+        ``target``, ``reward`` (names), ``prompt``, ``answer``, and ``positions``: for each its ``index`` in the answer,
+        the text ``before`` it (its end), the token ``chosen``, and [token, probability] of the likeliest five
+        ``without`` and ``with`` the reward, among the tokens that both models know.
+
+    Raises:
+        InputError: as :meth:`Rewarded.generate`.
+    """
+    target, reward, tokenizer = rewarded.target, rewarded.reward, rewarded.target.tokenizer
+    ids = rewarded.encode(prompt, max_new_tokens, chat=chat)
+    first = ids.shape[1]
+    text = rewarded.continued(ids, max_new_tokens, stop=stop)
+    names = (target.name, reward.name)
+    shared = torch.tensor(shared_ids(vocabulary(target.tokenizer), vocabulary(reward.tokenizer), names))
+
+    def logits(model: Any) -> Tensor:
+        """After each token from the prompt's last to the answer's last but one, (answer, shared ids)."""
+        said = model(text[:, :-1].to(model.device), use_cache=False, logits_to_keep=text.shape[1] - first).logits[0]
+        return said[:, shared.to(said.device)].float().to(target.model.device)
+
+    alone, added = logits(target.model), logits(reward.model)
+    without, rewarded_logs = combine.log_probs(alone), combine.prt(alone, added, rewarded.strength)
+    change = (rewarded_logs.exp() * (rewarded_logs - without)).sum(-1)
+    shown = change.topk(min(positions or len(change), len(change))).indices.sort().values.tolist()
+    whole = text[0].tolist()
+
+    def top(logs: Tensor, i: int) -> list[list[Any]]:
+        best = logs[i].exp().topk(min(TOP, len(shared)))
+        return [
+            [_text_of(tokenizer, whole[: first + i], int(shared[k])), p]
+            for k, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    return {
+        "target": target.name,
+        "reward": reward.name,
+        "prompt": prompt,
+        "answer": tokenizer.decode(whole[first:], skip_special_tokens=True),
+        "positions": [
+            {
+                "index": i,
+                "before": tokenizer.decode(whole[: first + i], skip_special_tokens=True)[-BEFORE:],
+                "chosen": _text_of(tokenizer, whole[: first + i], whole[first + i]),
+                "without": top(without, i),
+                "with": top(rewarded_logs, i),
+            }
+            for i in shown
+        ],
+    }
+
+
+def told(found: dict[str, Any]) -> str:
+    """What :func:`next_tokens` found, as lines for a terminal; tokens in quotes, as JSON writes them."""
+    lines = []
+    for position in found["positions"]:
+        before, chosen = _quoted("…" + position["before"]), _quoted(position["chosen"])
+        lines.append(f"token {position['index']}, {chosen}, after {before}")
+        lines.append(f"  {'without the reward':<30}with the reward")
+        for without, with_it in zip(position["without"], position["with"], strict=True):
+            cells = [f"{_quoted(token):<20} {p:6.1%}" for token, p in (without, with_it)]
+            lines.append(f"  {cells[0]:<30}{cells[1]}")
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _text_of(tokenizer: Any, before: list[int], token: int) -> str:
+    """What a token adds to the text before it."""
+    near = before[-WINDOW:]
+    return tokenizer.decode([*near, token])[len(tokenizer.decode(near)) :]
+
+
+def _pad(own: GenerationConfig) -> int | None:
+    """What stands for padding: never used with one prompt, but generate() warns where nothing does."""
+    if own.pad_token_id is not None or own.eos_token_id is None:
+        return own.pad_token_id
+    return own.eos_token_id[0] if isinstance(own.eos_token_id, list) else own.eos_token_id

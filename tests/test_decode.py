@@ -1,0 +1,216 @@
+"""Generating with a reward on a target, and what the reward does to each next token."""
+
+import copy
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.nn.functional import log_softmax
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, TextStreamer
+
+from prt import combine
+from prt.errors import InputError
+from prt.language import decode
+from prt.language.decode import Rewarded, load_reward, next_tokens, told
+from prt.language.models import Causal
+from prt.language.reward import save_tuned, weights_hash
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
+PROMPT = "the cat sat"
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role[0] }}, {{ m.content }}.{% endfor %}{% if add_generation_prompt %}a, {% endif %}"
+)
+
+
+def letters(*control: str, text: str = LETTERS) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per letter, after two control tokens; more control tokens come last."""
+    tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(["<eos>", "<pad>", *text])}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
+    fast.add_special_tokens({"additional_special_tokens": list(control)})
+    return fast
+
+
+def causal(seed: int, hidden: int = 32, rows: int = 32, tokenizer: PreTrainedTokenizerFast | None = None) -> Causal:
+    """A random model whose next token really depends on those before it."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=rows,
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.4,
+        eos_token_id=0,
+        bos_token_id=None,
+    )
+    return Causal(f"model{seed}", AutoModelForCausalLM.from_config(config).eval(), tokenizer or letters())
+
+
+TARGET, REWARD, SOURCE = causal(6), causal(30, 16), causal(2, 16)
+
+
+def saved(folder: Path, method: str = "prt", base: Path | None = None) -> Path:
+    """A folder as tuning leaves it."""
+    where = base or folder.with_name("base")
+    SOURCE.model.save_pretrained(where)
+    known = {"name": "source", "spec": str(where), "weights_sha256": weights_hash(str(where))}
+    facts = {"method": method, "alpha": 0.0, "lora": None, "base": known, "dataset": {"name": "chats"}}
+    tokenizer = copy.deepcopy(REWARD.tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    more = {"fingerprint": "0", "template": "tulu", "recipe": {}, "seed": 0}
+    save_tuned(folder, REWARD.model, tokenizer, facts | more)
+    return folder
+
+
+@torch.no_grad()
+def by_hand(prompt: str, steps: int, strength: float = 1.0) -> tuple[str, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """The greedy answer, and log-probabilities without and with the reward at each of its tokens; no cache."""
+    ids, found = letters()(prompt)["input_ids"], []
+    start = len(ids)
+    while len(found) < steps and (not found or ids[-1] != 0):
+        target, reward = (m.model(torch.tensor([ids])).logits[0, -1] for m in (TARGET, REWARD))
+        found.append((log_softmax(target, -1), combine.prt(target, reward, strength)))
+        ids = [*ids, int(found[-1][1].argmax())]
+    return letters().decode(ids[start:], skip_special_tokens=True), found
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "a dog", "what, is it"])
+def test_next_tokens_are_those_of_the_equation_at_every_prefix(prompt):
+    answer, logs = by_hand(prompt, 14)
+    found = next_tokens(Rewarded(TARGET, REWARD), prompt, max_new_tokens=14, positions=None)
+    assert (found["target"], found["reward"], found["prompt"], found["answer"]) == ("model6", "model30", prompt, answer)
+    assert [p["index"] for p in found["positions"]] == list(range(len(logs)))
+    assert len(set(answer)) > 3  # no model that repeats itself
+    for position, (without, with_it) in zip(found["positions"], logs, strict=True):
+        assert position["before"] == (prompt + answer)[: len(prompt) + position["index"]][-40:]
+        assert position["chosen"] == position["with"][0][0]
+        for top, expected in ((position["without"], without), (position["with"], with_it)):
+            best = expected.exp().topk(5)
+            assert [token for token, _ in top] == letters().convert_ids_to_tokens(best.indices.tolist())
+            assert [p for _, p in top] == pytest.approx(best.values.tolist(), abs=1e-5)
+
+
+def test_the_positions_shown_are_those_where_the_reward_changes_most():
+    _, logs = by_hand(PROMPT, 14, 0.5)
+    change = torch.stack([(b.exp() * (b - a)).sum() for a, b in logs])
+    found = next_tokens(Rewarded(TARGET, REWARD, 0.5), PROMPT, max_new_tokens=14, positions=3)
+    assert [p["index"] for p in found["positions"]] == sorted(change.topk(3).indices.tolist())
+
+
+def test_an_answer_ends_at_a_stop_string():
+    answer, _ = by_hand(PROMPT, 14)
+    stop = answer[3:5]
+    found = next_tokens(Rewarded(TARGET, REWARD), PROMPT, max_new_tokens=14, stop=[stop], positions=None)
+    assert found["answer"] == answer[: answer.index(stop) + 2]
+    assert len(found["positions"]) == len(found["answer"])
+
+
+def test_tokens_that_one_model_alone_knows_are_not_shown():
+    wide = causal(3, rows=40, tokenizer=letters("<image>"))
+    with torch.no_grad():
+        wide.model.lm_head.weight[32] = (
+            50 * wide.model.lm_head.weight[2]
+        )  # <image> would be likeliest, or next to never
+    found = next_tokens(Rewarded(wide, causal(4, rows=40)), PROMPT, max_new_tokens=10, positions=None)
+    shown = [token for p in found["positions"] for side in ("without", "with") for token, _ in p[side]]
+    assert "<image>" not in shown and len(shown) == 10 * len(found["positions"])
+    with torch.no_grad():
+        logits = wide.model(torch.tensor([letters()(PROMPT)["input_ids"]])).logits[0, -1, :32]
+    assert found["positions"][0]["without"][0][1] == pytest.approx(float(logits.softmax(-1).max()), abs=1e-5)
+
+
+def test_a_token_is_written_with_the_space_before_it():
+    """As in Llama 2, whose decoder drops the first space of a text."""
+    words = {t: i for i, t in enumerate(["<eos>", "▁the", "▁cat", "s"])}
+    inner = Tokenizer(models.WordLevel(words, unk_token="s"))
+    inner.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    assert tokenizer.decode([2]) == "cat"
+    assert [decode._text_of(tokenizer, [1, 1], i) for i in (2, 3)] == [" cat", "s"]
+
+
+def test_lines_for_a_terminal():
+    found = next_tokens(Rewarded(TARGET, REWARD), PROMPT, max_new_tokens=6, positions=2)
+    lines = told(found).splitlines()
+    assert len(lines) == 2 * 7
+    first = found["positions"][0]
+    assert lines[0].startswith(f"token {first['index']}, ") and lines[0].endswith(first["before"] + '"')
+    assert f'"{first["with"][0][0]}"' in lines[2] and f"{first['without'][0][1]:.1%}" in lines[2]
+
+
+@pytest.mark.parametrize("draft", [None, SOURCE], ids=["plain", "speculative"])
+def test_generate_greedily_and_streaming(draft):
+    answer, _ = by_hand(PROMPT, 20)
+    model, out = Rewarded(TARGET, REWARD), io.StringIO()
+    with redirect_stdout(out):
+        streamer = TextStreamer(TARGET.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        assert model.generate(PROMPT, max_new_tokens=20, draft=draft, streamer=streamer) == answer
+    assert out.getvalue() == answer + "\n"
+    stop = answer[3:5]
+    short = model.generate(PROMPT, max_new_tokens=20, stop=[stop], draft=draft)
+    assert short == answer[: answer.index(stop) + 2]
+
+
+@torch.no_grad()
+def test_samples_are_of_the_whole_distribution():
+    """Of the sum at that temperature, though the target's own settings ask for the likeliest two tokens."""
+    target = Causal("model6", copy.deepcopy(TARGET.model), TARGET.tokenizer)
+    own = target.model.generation_config
+    own.do_sample, own.top_k, own.top_p, own.repetition_penalty = True, 2, 0.5, 3.0
+    model = Rewarded(target, REWARD)
+    torch.manual_seed(0)
+    drawn = [model.generate("so", max_new_tokens=1, temperature=2.0) for _ in range(600)]
+    ids = torch.tensor([letters()("so")["input_ids"]])
+    expected = ((TARGET.model(ids).logits + REWARD.model(ids).logits)[0, -1] / 2).softmax(-1)
+    counts = torch.tensor([sum(d == t for d in drawn) for t in LETTERS])
+    likely = expected[2:] > 0.02
+    assert likely.sum() > 5
+    spread = (600 * expected[2:] * (1 - expected[2:])).sqrt()
+    assert ((counts - 600 * expected[2:]).abs() < 4 * spread)[likely].all()
+    assert model.generate(PROMPT, max_new_tokens=8) == by_hand(PROMPT, 8)[0]  # no penalty either
+
+
+def test_a_reward_from_its_folder_on_a_target_from_its_folder(tmp_path, capfd):
+    TARGET.model.save_pretrained(tmp_path / "target")
+    letters().save_pretrained(tmp_path / "target")
+    model = load_reward(saved(tmp_path / "reward")).on(str(tmp_path / "target"), strength=0.5, name="big")
+    assert model.generate(PROMPT, max_new_tokens=12) == by_hand(PROMPT, 12, 0.5)[0]
+    assert (model.target.name, model.reward.name) == ("big", "source prt")
+    # What a user says, in the format that the reward was tuned with; the target has none.
+    assert model.generate("hi", max_new_tokens=12, chat=True) == by_hand("u, hi.a, ", 12, 0.5)[0]
+    assert "warning" not in capfd.readouterr().err.lower()
+
+
+def test_bad_input(tmp_path):
+    model = Rewarded(TARGET, REWARD)
+    with pytest.raises(InputError, match="a prompt of 11 tokens and 60 new ones exceed the context of 64 tokens"):
+        model.generate(PROMPT, max_new_tokens=60)
+    for prompt in ("", "  "):
+        with pytest.raises(InputError, match="the prompt is empty"):
+            model.generate(prompt)
+    with pytest.raises(InputError, match="0 new tokens were asked for"):
+        next_tokens(model, PROMPT, max_new_tokens=0)
+    for temperature in (-1.0, float("nan")):
+        with pytest.raises(InputError, match=r"the temperature is .*, but must be 0"):
+            model.generate(PROMPT, max_new_tokens=3, temperature=temperature)
+    with pytest.raises(InputError, match="neither model30 nor model6 has a chat template"):
+        model.generate(PROMPT, chat=True)
+    with pytest.raises(InputError, match="the strength is inf, but must be a finite number"):
+        Rewarded(TARGET, REWARD, float("inf"))
+    swapped = causal(5, tokenizer=letters(text="ba" + LETTERS[2:]))
+    with pytest.raises(InputError, match="model5 and model30 have different tokenizers"):
+        Rewarded(swapped, REWARD)
+    with pytest.raises(InputError, match=r"model6 .* and model5 have different tokenizers"):
+        model.generate(PROMPT, max_new_tokens=3, draft=swapped)
+    with pytest.raises(InputError, match=r"holds a fine-tuned model \(method ft\), no reward; tune with method prt"):
+        load_reward(saved(tmp_path / "ft", "ft"))
+    (tmp_path / "vision").mkdir()
+    (tmp_path / "vision" / "manifest.json").write_text('{"kind": "vision"}')
+    with pytest.raises(InputError, match="holds a vision reward; use a language reward on a language model"):
+        load_reward(tmp_path / "vision")
