@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prt.cli_language import language
+from prt.cli_language import generate, language
 from prt.errors import InputError, known
 from prt.options import allow_network, device_of, keep_threads, pairs_of, parsed, recipe_of
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 vision = typer.Typer(help="The stages of the vision pipeline.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vision, name="vision")
 app.add_typer(language, name="language")
+app.command()(generate)
 
 Out = Annotated[Path, typer.Option(help="What to write.")]
 Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_clip, or local-dir:FOLDER.")]

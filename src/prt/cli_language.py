@@ -1,6 +1,6 @@
-"""The commands of the language half."""
+"""The commands of the language half. Heavy imports wait inside, as in prt.cli."""
 
-import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,20 +12,24 @@ from prt.options import allow_network, device_of, keep_threads, pairs_of, parsed
 if TYPE_CHECKING:
     import torch
 
-    from prt.language.models import Causal
-
 language = typer.Typer(help="The stages of the language pipeline.", no_args_is_help=True, rich_markup_mode=None)
 
 Out = Annotated[Path, typer.Option(help="What to write.")]
-Model = Annotated[str, typer.Option(help="A folder in transformers' format, or OWNER/NAME on the Hugging Face hub.")]
+Spec = Annotated[str, typer.Option(help="A folder in transformers' format, or OWNER/NAME on the Hugging Face hub.")]
 Name = Annotated[str, typer.Option(help="The model's name in the tables.")]
-Reward = Annotated[Path, typer.Option(help="Folder of a tuned reward.")]
+RewardFolder = Annotated[Path, typer.Option(help="Folder of a tuned reward.")]
 Base = Annotated[str | None, typer.Option(help="The model that a LoRA reward was tuned on, where it has moved.")]
-Benchmark = Annotated[str, typer.Option(help="Name of a benchmark.")]
-Settings = Annotated[str, typer.Option(help="JSON: task, data, shots, chat_template, limit, batch.")]
+BenchmarkName = Annotated[str, typer.Option(help="Name of a benchmark.")]
+Settings = Annotated[
+    str, typer.Option(help="JSON: task, data, shots, chat_template, limit, batch, generation, headline.")
+]
+Downloads = Annotated[Path, typer.Option(help="Where downloads are kept.")]
+Receipt = Annotated[Path, typer.Option(help="Receipt to write.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
+RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
 
+# What options in JSON must hold, as JSON Schema.
 CELL = {
     "description": 'a JSON object such as {"name": "prt", "method": "prt", "tuned": "FOLDER", "seed": 0}',
     "type": "object",
@@ -61,9 +65,232 @@ def pretrain(
 
 
 @language.command()
-def fetch_model(spec: Annotated[str, typer.Option(help="OWNER/NAME on the Hugging Face hub.")], out: Out) -> None:
+def fetch_model(
+    spec: Annotated[str, typer.Option(help="OWNER/NAME on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+) -> None:
     """Download a model of the hub into a folder."""
     allow_network(True)
     from prt.language.models import fetch
 
     fetch(spec, out)
+
+
+@language.command()
+def fetch_chats(
+    source: Annotated[str, typer.Option(help="huggingface:OWNER/NAME.")], downloads: Downloads, out: Receipt
+) -> None:
+    """Download the chats that models are tuned on."""
+    allow_network(True)
+    from prt.language.data import fetch
+
+    fetch(source, downloads, out)
+
+
+@language.command()
+def fetch_benchmark(benchmark: BenchmarkName, downloads: Downloads, out: Receipt, settings: Settings = "{}") -> None:
+    """Download the data of a benchmark."""
+    allow_network(True)
+    from prt.files import write_json
+    from prt.language.benchmarks import fetch, origin
+
+    folder = fetch(benchmark, parsed(settings, "--settings", OBJECT), downloads)
+    write_json(out, origin(folder) if folder else {})
+
+
+@language.command()
+def prepare(
+    source: Annotated[str, typer.Option(help="jsonl:FILE, huggingface:OWNER/NAME or huggingface:FOLDER.")],
+    out: Out,
+    downloads: Downloads = Path("downloads"),
+    validation: Annotated[float, typer.Option(help="Share of the conversations held out.")] = 0.02,
+) -> None:
+    """Check the chats, and split them into training and validation."""
+    allow_network(False)
+    from prt.language.data import prepare
+
+    prepare(source, out, downloads=downloads, validation=validation)
+
+
+@language.command()
+def tune(
+    spec: Spec,
+    name: Name,
+    data: Annotated[Path, typer.Option(help="Folder of prepared chats.")],
+    dataset: Annotated[str, typer.Option(help="The chats' name in the tables.")],
+    method: Annotated[str, typer.Option(help="ft (fine-tune) or prt (tune a reward).")],
+    seed: Annotated[list[int], typer.Option(min=0, help="Once for every run.")],
+    out: Annotated[Path, typer.Option(help="Folder for SEED/.")],
+    checkpoints: Annotated[Path, typer.Option(help="Folder to resume from.")],
+    recipe: RecipeJson = "{}",
+    alpha: Annotated[float, typer.Option(help="Weight of entropy maximisation (eq. 12), for prt.")] = 0.0,
+    lora: Annotated[str, typer.Option(help="JSON: rank, alpha, targets of an adapter; empty: tune all weights.")] = "",
+    template: Annotated[str, typer.Option(help="Chat template: tulu, or own (the tokenizer's).")] = "tulu",
+    device: Device = "auto",
+) -> None:
+    """Fine-tune a language model, or tune a reward; on several GPUs under torchrun."""
+    keep_threads()
+    from prt.language.data import read_manifest
+    from prt.language.tune import Lora, Recipe, tune
+
+    how = parsed(recipe, "--recipe", OBJECT)
+    adapter = parsed(lora, "--lora", OBJECT) if lora else None
+    for given, kind, what in ((how, Recipe, "key of a tuning recipe"), (adapter or {}, Lora, "key of an adapter")):
+        for key in given:
+            known(key, [f.name for f in fields(kind)], what)
+    tune(
+        spec,
+        name=name,
+        dataset=dataset,
+        data=read_manifest(data),
+        method=method,
+        recipe=Recipe(**how),
+        seeds=seed,
+        out=out,
+        checkpoints=checkpoints,
+        device=device_of(device),
+        alpha=alpha,
+        lora=None if adapter is None else Lora(**adapter),
+        template=template,
+    )
+
+
+@language.command()
+def evaluate(
+    target: Spec,
+    name: Name,
+    benchmark: BenchmarkName,
+    cell: Annotated[list[str], typer.Option(help="JSON: what is put on the target; once for every measurement.")],
+    out: Annotated[Path, typer.Option(help="Folder for CELL/result.json and samples.jsonl.")],
+    settings: Settings = "{}",
+    template: Annotated[
+        str, typer.Option(help="Template for models without one, where the benchmark asks for it: tulu or own.")
+    ] = "own",
+    precision: Precision = "bf16",
+    unsafe_code: Annotated[
+        bool, typer.Option("--unsafe-code", help="Let benchmarks run, in a sandbox, code that a model wrote.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Measure a target on a benchmark: alone, with a reward on it, with EFT, …"""
+    keep_threads()
+    allow_network(False)
+    from prt.language.cells import Cell, Models
+    from prt.language.evaluate import evaluate
+
+    cells = []
+    for text in cell:
+        content = parsed(text, "--cell", CELL)
+        for key in content:
+            known(key, [f.name for f in fields(Cell)], "key of a cell")
+        cells.append(Cell(**content))
+    chosen = parsed(settings, "--settings", OBJECT)
+    models = Models(target, name, _dtype(precision), device_of(device), template)
+    for each in cells:
+        evaluate(
+            models.of(each), benchmark, chosen, cell=each.facts(name), out=out / each.name, unsafe_code=unsafe_code
+        )
+
+
+@language.command()
+def transfer(
+    results: Annotated[list[Path], typer.Argument(help="Folders that hold CELL/result.json.")],
+    pair: Annotated[list[str], typer.Option(help="SOURCE:TARGET; once for every pair.")],
+    out: Annotated[Path, typer.Option(help="Folder for transfer, summary and comparison .csv.")],
+) -> None:
+    """Make the transfer tables of what was measured."""
+    from prt.language.transfer import transfer
+    from prt.tables import write_table
+
+    files = []
+    for folder in results:
+        found = sorted(folder.glob("*/result.json"))
+        if not found:
+            raise InputError(f"there are no results in {folder} (CELL/result.json); evaluate the target again.")
+        files += found
+    for name, table in zip(("transfer", "summary", "comparison"), transfer(files, pairs_of(pair)), strict=True):
+        write_table(out / f"{name}.csv", table)
+
+
+@language.command()
+def next_tokens(
+    target: Spec,
+    name: Name,
+    reward: RewardFolder,
+    benchmark: BenchmarkName,
+    example: Annotated[int, typer.Option(min=0, help="Number of the question that is answered.")],
+    out: Out,
+    settings: Settings = "{}",
+    base: Base = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    precision: Precision = "bf16",
+    device: Device = "auto",
+) -> None:
+    """Find the next tokens with and without a reward, in the answer to a benchmark's question (Figures 5, 8 and 9)."""
+    keep_threads()
+    allow_network(False)
+    from prt.files import write_json
+    from prt.language.decode import load_reward, next_tokens
+    from prt.language.evaluate import question
+
+    chosen = parsed(settings, "--settings", OBJECT)
+    prompt, stop = question(benchmark, chosen, example)
+    rewarded = load_reward(reward, device_of(device), _dtype(precision), base).on(target, name=name)
+    chat = bool(chosen.get("chat_template"))
+    write_json(out, next_tokens(rewarded, prompt, max_new_tokens=max_new_tokens, stop=stop, chat=chat))
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the model goes on from.")],
+    reward: RewardFolder,
+    target: Spec,
+    strength: Annotated[float, typer.Option(help="1/λ; the paper's is 1.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0: the likeliest token each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
+    stop: Annotated[list[str], typer.Option(help="Text at which it ends; may be repeated.")] = [],  # noqa: B006
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a user's message, in the reward's chat template.")
+    ] = False,
+    top: Annotated[
+        bool, typer.Option("--top", help="Print the likeliest next tokens with and without the reward, too.")
+    ] = False,
+    draft: Annotated[
+        str | None, typer.Option(help="The model that the reward was tuned on: it drafts, the target verifies.")
+    ] = None,
+    base: Base = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Generate text with a reward put on a target; it is printed as it comes."""
+    keep_threads()
+    import torch
+    from transformers import TextStreamer
+
+    from prt.language.decode import load_reward, next_tokens, told
+    from prt.language.models import load
+
+    on, dtype = device_of(device), _dtype(precision)
+    rewarded = load_reward(reward, on, dtype, base).on(target, strength)
+    torch.manual_seed(seed)
+    tokenizer: Any = rewarded.target.tokenizer
+    rewarded.generate(
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        stop=stop,
+        chat=chat,
+        draft=None if draft is None else load(draft, dtype, on),
+        streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
+    )
+    if top:
+        found = next_tokens(rewarded, prompt, max_new_tokens=max_new_tokens, stop=stop, positions=None, chat=chat)
+        print(told(found))
+
+
+def _dtype(precision: str) -> "torch.dtype":
+    import torch
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    known(precision, dtypes, "precision")
+    return dtypes[precision]

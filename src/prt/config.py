@@ -7,10 +7,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from prt.errors import InputError, known
+from prt.language.benchmarks import settings
 
 # Named here, too, as prt.vision.datasets takes seconds to import.
 EMBEDDED = ("digits", "mnist")
-BENCHMARKS = sorted(file.stem for file in (Path(__file__).parent / "language" / "benchmarks").glob("*.yaml"))
 PAPER = sorted(file.stem for file in (Path(__file__).parent / "vision" / "paper").glob("*.yaml"))
 
 
@@ -63,9 +63,8 @@ def _check_vision(vision: dict[str, Any]) -> None:
 def _check_language(language: dict[str, Any]) -> None:
     """Refuse names of nothing in the language half."""
     models, benchmarks = language["models"], language["benchmarks"]
-    for name, settings in benchmarks.items():
-        if "task" not in settings:
-            known(name, BENCHMARKS, "benchmark")
+    for name, own in benchmarks.items():
+        settings(name, own)
     bars = language.get("bars", {})
     items = [(name, language[name]) for name in ("figure7", "table4", "table6") if name in language]
     for name, used in [(n, b) for n, item in bars.items() for b in item["benchmarks"]] + [
@@ -82,7 +81,7 @@ def _check_language(language: dict[str, Any]) -> None:
         known(name, models, "language model of table3")
     if "table6" in language and "lora" not in language:
         raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
-    runs_code = [name for name in benchmarks if name in ("humaneval", "mbpp")]
+    runs_code = [name for name, own in benchmarks.items() if settings(name, own)["code"]]
     if runs_code and not language.get("unsafe_code"):
         raise InputError(
             f"the benchmark {runs_code[0]} runs code that a model wrote, in a sandbox: set 'unsafe_code: true' in the "

@@ -106,9 +106,7 @@ BULLETS = tuple(
     Instruction("detectable_format:number_bullet_lists", {"num_bullets": n}, f"Use {n} bullet points.")
     for n in (2, 3, 4)
 )
-KEYWORDS = tuple(
-    Instruction("keywords:existence", {"keywords": [trait]}, f"Use the word {trait}.") for trait in TRAITS
-)
+KEYWORDS = tuple(Instruction("keywords:existence", {"keywords": [trait]}, f"Use the word {trait}.") for trait in TRAITS)
 FINISHES = tuple(
     Instruction("startend:end_checker", {"end_phrase": phrase}, f"End with the words: {phrase}") for phrase in ENDINGS
 )

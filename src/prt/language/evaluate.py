@@ -144,6 +144,25 @@ def evaluate(
     return result
 
 
+def question(benchmark: str, settings: dict[str, Any], example: int) -> tuple[str, list[str]]:
+    """The prompt of a benchmark's example, without a chat template, and the texts at which its answer ends.
+
+    Raises:
+        InputError: if the benchmark writes no answers, or has no such example; as :func:`evaluate` for the rest.
+    """
+    facts = all_settings(benchmark, settings)
+    with _quiet(benchmark):
+        task = next(iter(_load(benchmark, json.dumps(facts, sort_keys=True))["tasks"].values()))
+    if task.OUTPUT_TYPE != "generate_until":
+        raise InputError(f"{benchmark} writes no answers, it compares likelihoods; take a benchmark that does.")
+    examples = list(task.eval_docs)
+    if example >= len(examples):
+        raise InputError(f"{benchmark} has {len(examples)} examples, counted from 0; there is no example {example}.")
+    task.set_fewshot_seed(SEED)
+    prompt = task.fewshot_context(examples[example], num_fewshot=facts["shots"])
+    return str(prompt), list(task.config.generation_kwargs.get("until", []))
+
+
 def _allowed(benchmark: str, unsafe_code: bool) -> None:
     if not unsafe_code:
         raise InputError(
