@@ -71,9 +71,11 @@ rule prepare_chats:
     params:
         source=chats_source(),
         validation=LANGUAGE["data"].get("validation", 0.02),
+        downloads=LANGUAGE_DOWNLOADS,
         out=subpath(output[0], parent=True),
     shell:
-        "prt language prepare --source {params.source:q} --validation {params.validation} --out {params.out} 2> {log}"
+        "prt language prepare --source {params.source:q} --downloads {params.downloads:q} --validation {params.validation} "
+        "--out {params.out} 2> {log}"
 
 
 # Instruction tuning: ft and prt_ALPHA, and ft-lora and prt-lora_ALPHA.
@@ -102,14 +104,15 @@ rule tune_language:
         method=lambda wc: wc.tuning.partition("_")[0].removesuffix("-lora"),
         alpha=lambda wc: wc.tuning.partition("_")[2] or 0,
         recipe=lambda wc: as_json(tuning_recipe(wc)),
-        lora=lambda wc: as_json(lora_settings(wc)),
+        lora=lora_settings,
         template=LANGUAGE["data"].get("template", "tulu"),
+        dataset=slug(LANGUAGE["data"]["source"]),
         seeds=lambda wc: [f"--seed {seed}" for seed in seeds_of_job(wc)],
         out=subpath(output[0], ancestor=2),
         checkpoints=f"{LANGUAGE_TOP}/checkpoints/{{model}}/{{tuning}}",
     shell:
-        "{params.launch} prt language tune --spec {params.spec:q} --name {wildcards.model} --data {params.data} "
-        "--method {params.method} --alpha {params.alpha} --recipe {params.recipe:q} --lora {params.lora:q} "
+        "{params.launch} prt language tune --spec {params.spec:q} --name {wildcards.model} --data {params.data} --dataset {params.dataset} "
+        "--method {params.method} --alpha {params.alpha} --recipe {params.recipe:q} {params.lora} "
         "--template {params.template} {params.seeds} --out {params.out} --checkpoints {params.checkpoints} "
         "--device {resources.device} 2> {log}"
 
@@ -139,11 +142,12 @@ rule evaluate:
             f"--cell {shlex.quote(as_json(cell_facts(wc.benchmark, wc.target, name)))}"
             for name in cells_of_job(wc)
         ],
+        template=LANGUAGE["data"].get("template", "tulu"),
         precision=LANGUAGE["recipe"].get("precision", "bf16"),
         unsafe="--unsafe-code" if LANGUAGE.get("unsafe_code") else "",
     shell:
         "prt language evaluate --target {params.spec:q} --name {wildcards.target} --benchmark {wildcards.benchmark} "
-        "--settings {params.settings:q} {params.cells} --precision {params.precision} {params.unsafe} "
+        "--settings {params.settings:q} {params.cells} --template {params.template} --precision {params.precision} {params.unsafe} "
         "--device {resources.device} --out {output} 2> {log}"
 
 

@@ -2,6 +2,8 @@
 import shlex
 from pathlib import Path
 
+from prt.language.benchmarks import folder, is_file
+
 LANGUAGE = config["language"]
 LANGUAGE_TOP = f"results/{EXPERIMENT}/language"
 LANGUAGE_LOGS = f"results/{EXPERIMENT}/logs/language"
@@ -233,19 +235,32 @@ def language_pairs(benchmark):
 
 
 def benchmark_folder(benchmark):
-    """Where the data of a benchmark lies."""
-    source = BENCHMARKS[benchmark].get("data")
-    if source == "embedded":
+    """Where the data of a benchmark lies; None where its task file says."""
+    own = BENCHMARKS[benchmark]
+    if own.get("data") == "embedded":
         return f"{LANGUAGE_TOP}/benchmarks/{benchmark}"
-    return source or f"{LANGUAGE_DOWNLOADS}/benchmarks/{benchmark}"
+    place = folder(benchmark, own, Path(LANGUAGE_DOWNLOADS))
+    return place and str(place)
+
+
+def hub_benchmarks():
+    """The benchmarks whose data are fetched → their tasks."""
+    return {
+        benchmark: own.get("task", benchmark)
+        for benchmark, own in BENCHMARKS.items()
+        if "data" not in own and not is_file(own.get("task", benchmark))
+    }
 
 
 def benchmark_files(benchmark):
     """What must be made or fetched before a benchmark can be run."""
-    source = BENCHMARKS[benchmark].get("data")
-    if source == "embedded":
-        return [f"{benchmark_folder(benchmark)}/test.jsonl"]
-    return [source] if source else [f"{benchmark_folder(benchmark)}/fetched.json"]
+    place = benchmark_folder(benchmark)
+    if benchmark in hub_benchmarks():
+        return [f"{place}.json"]
+    if BENCHMARKS[benchmark].get("data") == "embedded":
+        return [f"{place}/test.jsonl"]
+    task = BENCHMARKS[benchmark].get("task", "")
+    return [*([place] if place else []), *([task] if is_file(task) else [])]
 
 
 def chats_receipt():
@@ -256,34 +271,27 @@ def chats_receipt():
         return f"{LANGUAGE_TOP}/chats/train.jsonl"
     if kind == "jsonl":
         return name
-    return (
-        []
-        if Path(name).is_dir()
-        else f"{LANGUAGE_DOWNLOADS}/{slug(source)}/fetched.json"
-    )
+    return [] if Path(name).is_dir() else f"{LANGUAGE_DOWNLOADS}/{slug(source)}.json"
 
 
 def chats_source():
     """The chats as the command line takes them."""
     source = LANGUAGE["data"]["source"]
-    kind, _, name = source.partition(":")
-    if kind == "embedded":
-        return f"jsonl:{LANGUAGE_TOP}/chats/train.jsonl"
-    if kind == "jsonl" or Path(name).is_dir():
-        return source
-    return f"huggingface:{LANGUAGE_DOWNLOADS}/{slug(source)}"
+    return f"jsonl:{LANGUAGE_TOP}/chats/train.jsonl" if source == "embedded:chats" else source
 
 
 def benchmark_settings(benchmark):
     """The settings of a benchmark, with the folder of its data."""
-    return BENCHMARKS[benchmark] | {"data": benchmark_folder(benchmark)}
+    place = benchmark_folder(benchmark)
+    return BENCHMARKS[benchmark] | ({"data": place} if place else {})
 
 
 def lora_settings(wildcards):
-    """The adapter of a tuning; none where the whole model is tuned."""
+    """The adapter of a tuning, as an option; none where the whole model is tuned."""
     if "-lora" not in wildcards.tuning:
-        return {}
-    return {key: value for key, value in LANGUAGE["lora"].items() if key != "recipe"}
+        return ""
+    settings = {key: value for key, value in LANGUAGE["lora"].items() if key != "recipe"}
+    return f"--lora {shlex.quote(as_json(settings))}"
 
 
 def tuning_recipe(wildcards):
@@ -303,14 +311,11 @@ def launch(wildcards):
 def language_downloads():
     """All that must be downloaded before the language half can run without a network."""
     chats = chats_receipt()
+    fetched = chats and LANGUAGE["data"]["source"].startswith("huggingface:")
     return [
         *(f"{folder}/fetched.json" for folder in hub_models()),
-        *([chats] if LANGUAGE["data"]["source"].startswith("huggingface:") else []),
-        *(
-            f"{benchmark_folder(benchmark)}/fetched.json"
-            for benchmark, entry in BENCHMARKS.items()
-            if "data" not in entry
-        ),
+        *([chats] if fetched else []),
+        *(file for benchmark in hub_benchmarks() for file in benchmark_files(benchmark)),
     ]
 
 

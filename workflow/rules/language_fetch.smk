@@ -2,6 +2,7 @@
 
 # Names of folders → what is fetched.
 HUB_MODELS = {Path(folder).name: name for folder, name in hub_models().items()}
+REPOSITORIES = {Path(benchmark_folder(name)).name: task for name, task in hub_benchmarks().items()}
 
 
 # Weights and tokenizer of a model of the Hugging Face hub.
@@ -26,33 +27,37 @@ rule fetch_model:
 # The chats that models are tuned on.
 rule fetch_chats:
     output:
-        f"{LANGUAGE_DOWNLOADS}/{{folder}}/fetched.json",
+        f"{LANGUAGE_DOWNLOADS}/{{chats}}.json",
     log:
-        f"{LANGUAGE_LOGS}/fetch/{{folder}}.log",
+        f"{LANGUAGE_LOGS}/fetch/{{chats}}.log",
     wildcard_constraints:
-        folder=re.escape(slug(LANGUAGE["data"]["source"])),
+        chats=re.escape(slug(LANGUAGE["data"]["source"])),
     retries: 3
     localrule: True
     conda:
         "../../environment.yml"
     params:
         source=LANGUAGE["data"]["source"],
-        out=subpath(output[0], parent=True),
+        downloads=subpath(output[0], parent=True),
     shell:
-        "prt language fetch-chats --source {params.source:q} --out {params.out:q} 2> {log}"
+        "prt language fetch-chats --source {params.source:q} --downloads {params.downloads:q} --out {output:q} 2> {log}"
 
 
-# The data of a benchmark.
+# The data of benchmarks; some have them in one repository.
 rule fetch_benchmark:
     output:
-        f"{LANGUAGE_DOWNLOADS}/benchmarks/{{benchmark}}/fetched.json",
+        f"{LANGUAGE_DOWNLOADS}/benchmarks/{{repository}}.json",
     log:
-        f"{LANGUAGE_LOGS}/fetch/{{benchmark}}.log",
+        f"{LANGUAGE_LOGS}/fetch/{{repository}}.log",
+    wildcard_constraints:
+        repository="|".join(map(re.escape, REPOSITORIES)),
     retries: 3
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        out=subpath(output[0], parent=True),
+        benchmark=lambda wc: REPOSITORIES[wc.repository],
+        downloads=subpath(output[0], ancestor=2),
     shell:
-        "prt language fetch-benchmark --benchmark {wildcards.benchmark} --out {params.out:q} 2> {log}"
+        "prt language fetch-benchmark --benchmark {params.benchmark} --downloads {params.downloads:q} "
+        "--out {output:q} 2> {log}"
