@@ -1,15 +1,20 @@
 """Benchmarks through lm-eval, on tiny models and local data in each benchmark's own columns."""
 
 import copy
+import hashlib
 import json
 import math
 import os
 import random
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lm_eval.tasks
 import pytest
@@ -210,6 +215,10 @@ def test_ifeval(tiny: Causal, tmp_path: Path) -> None:
     data = lines(tmp_path / "data", INSTRUCTIONS)
     measure(tiny, "instructions", tmp_path, task="ifeval", data=str(data), generation={"max_gen_toks": 30})
     result, samples = read(tmp_path)
+    data = lines(tmp_path / "hub", INSTRUCTIONS, "ifeval_input_data.jsonl")
+    (data / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    same = measure(tiny, "ifeval", tmp_path / "out", data=str(data), generation={"max_gen_toks": 30})
+    assert same["examples"] == result["examples"]
     assert [sample["response"] for sample in samples] == OBEYED
     strict, loose = [[True, True], [False], [True, False, True]], [[True, True], [True], [True, False, True]]
     assert [sample["metrics"]["inst_level_strict_acc"] for sample in samples] == strict
@@ -300,11 +309,15 @@ def test_programs_that_work() -> None:
     assert said[0] == ["failed: AssertionError: ", "passed", "passed"]
 
 
-def test_no_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_sandbox(tiny: Causal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the kernel says no (here: to a folder that cannot be its root), nothing is run."""
     monkeypatch.setattr("prt.language.sandbox._folders", lambda: [str(tmp_path / "missing")])
     with pytest.raises(InputError, match=r"allows no sandbox .*No such file.*user.max_user_namespaces"):
         run("pass")
+    own = {"data": str(lines(tmp_path / "data", PROGRAMS)), "generation": {"max_gen_toks": 4}}
+    with pytest.raises(InputError, match=r"^this machine allows no sandbox"):
+        measure(tiny, "humaneval", tmp_path / "out", unsafe_code=True, **own)
+    assert not (tmp_path / "out").exists()
 
 
 def likelihoods(causal: Causal, prompt: str, continuations: Sequence[str]) -> list[float]:
@@ -611,3 +624,85 @@ def test_the_catalogue() -> None:
     place = benchmarks.folder("mine", {"task": "gpqa_diamond"}, Path("downloads"))
     assert place == Path("downloads/benchmarks/Idavidrein--gpqa")
     assert benchmarks.folder("gsm8k", {"data": "here"}, Path("downloads")) == Path("here")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves one data set repository as the Hugging Face hub does, and another that is gated."""
+
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+    FILES: ClassVar[dict[str, bytes]] = {
+        "README.md": b"---\nconfigs:\n- config_name: main\n  data_files: [{split: test, path: main/test.jsonl}]\n---\n",
+        "main/test.jsonl": "".join(json.dumps(row) + "\n" for row in PROBLEMS).encode(),
+        "data.tar": b"all of it again",
+    }
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        self.asked.append(path)
+        kind, code, content = "application/json", 200, b""
+        if "Idavidrein" in path:
+            code = 403
+        elif path.startswith("/api/datasets/openai/gsm8k/tree/"):
+            listed = [{"type": "file", "path": f, "size": len(c), "oid": "0"} for f, c in self.FILES.items()]
+            content = json.dumps(listed).encode()
+        elif path.startswith("/api/datasets/openai/gsm8k"):
+            siblings = [{"rfilename": file} for file in self.FILES]
+            content = json.dumps({"_id": "0", "id": "openai/gsm8k", "sha": self.COMMIT, "siblings": siblings}).encode()
+        else:
+            kind, content = "application/octet-stream", self.FILES[path.split(f"/resolve/{self.COMMIT}/")[1]]
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", kind)
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", self.COMMIT)
+        if code == 403:
+            self.send_header("X-Error-Code", "GatedRepo")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_fetching(tiny: Causal, tmp_path: Path) -> None:
+    """A repository becomes a folder, once, and is measured on without a network; a gated one says how to get it."""
+    program = """
+import sys
+from pathlib import Path
+from prt.errors import InputError
+from prt.language.benchmarks import fetch
+for name in sys.argv[2:]:
+    try:
+        print(fetch(name, {}, Path(sys.argv[1])))
+    except InputError as error:
+        print(error)
+"""
+
+    def fetch(endpoint: str, *names: str) -> list[str]:
+        settings = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+        command = [sys.executable, "-c", program, str(tmp_path), *names]
+        done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    place = tmp_path / "benchmarks" / "openai--gsm8k"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = fetch(f"http://127.0.0.1:{server.server_port}", "gsm8k", "gpqa_diamond")
+        server.shutdown()
+    assert said[0] == str(place)
+    assert said[1].startswith(
+        "the data of gpqa_diamond are gated: accept the terms at https://huggingface.co/datasets/Ida"
+    )
+    assert sorted(path.name for path in place.iterdir()) == [".fetched.json", "README.md", "main"]
+    assert not any(path.endswith("data.tar") for path in Hub.asked)
+    again = fetch(f"http://127.0.0.1:{server.server_port}", "gsm8k", "mmlu")  # nobody answers there any more
+    assert again[0] == str(place)
+    assert again[1].startswith("the data of mmlu (cais/mmlu on the Hugging Face hub) could not be downloaded (")
+    result = measure(tiny, "gsm8k", tmp_path / "out", data=str(place), generation={"max_gen_toks": 30})
+    assert result["examples"]["exact_match/strict-match"] == [1, 0, 0]
+    assert result["protocol"]["data"] == {"repository": "openai/gsm8k", "revision": Hub.COMMIT}

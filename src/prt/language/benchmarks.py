@@ -48,7 +48,8 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
         own: ``task`` (a name of the catalogue, or a task file of lm-eval), ``data`` (the folder of a local copy),
             ``shots``, ``chat_template``, ``limit`` (examples of each of its tasks), ``batch`` (prompts decoded, or
             continuations scored, at once), ``generation`` (on top of the task's generation_kwargs, such as
-            max_gen_toks) and ``headline`` (of a task file; default: its first metric).
+            max_gen_toks) and ``headline`` (of a task file; default: its first metric). Python that a task file names is
+            the user's own, and runs as it is.
 
     Returns:
         every one of these, and the catalogue's facts.

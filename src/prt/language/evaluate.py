@@ -273,6 +273,8 @@ def _load(benchmark: str, facts_as_json: str) -> dict[str, Any]:
             if task.OUTPUT_TYPE == "generate_until" and not getattr(task, "UNSAFE_CODE", False):
                 for example in task.eval_docs:  # what cannot be judged is found before hours of decoding, not after
                     task.process_results(example, [""])
+    except InputError:  # no sandbox: lm-eval tries its metric when it reads the task
+        raise
     except Exception as error:  # wrong columns, a missing split, a damaged file: every library has kinds of its own
         where = f"in {facts['data']}" if facts["data"] else f"of {facts['task']}"
         raise InputError(

@@ -129,6 +129,7 @@ def main() -> None:
     out, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
     try:
         isolate()
+        call("prctl", PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)  # nothing outlives what started it
         if inside := os.fork():
             os._exit(os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1]) & 0xFF)
         os.setsid()  # no group to signal
