@@ -130,7 +130,6 @@ def evaluate(
             "generation": first.config.generation_kwargs if first.OUTPUT_TYPE == "generate_until" else None,
             "task_versions": results["versions"],
             "data": origin(Path(facts["data"])) if facts["data"] else {},
-            "context": model.max_length,
             "dtype": str(causal.model.dtype).removeprefix("torch."),
             "seed": SEED,
         },
@@ -311,18 +310,17 @@ def _mirrors_the_hub(folder: Path) -> bool:
 
 
 @cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="prt-evaluate-")
+
+
 def _scratch() -> Path:
-    """A folder for this process.
+    """A folder for this process, removed when it ends.
 
     ``datasets`` keeps what it has made of the data under the user's home, and would find GPQA's answers there in the
     order that another run drew.
     """
-    keep = tempfile.TemporaryDirectory(prefix="prt-evaluate-")
-    _kept.append(keep)
-    return Path(keep.name)
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
+    return Path(_temporary().name)
 
 
 @cache
