@@ -300,7 +300,7 @@ def test_programs_that_never_end() -> None:
 
 
 def test_programs_that_work() -> None:
-    good = "import os\nopen('note', 'w').write('x')\nassert open('note').read() == 'x' and os.getcwd() == '/work'"
+    good = "import os\nopen('note', 'w').write('x')\nassert open('note').read() == 'x' and os.getcwd() == '/sandbox'"
     assert run(good) == "passed"
     assert run("import os\nassert os.listdir() == []") == "passed"  # nothing is left by the one before
     programs = [["def f(): return 1", "def f(): return 2", "def f(): return 3"], ["def f(): return 2"] * 3]

@@ -5,7 +5,7 @@ runs the program in itself:
 
 - new namespaces for users, mounts, processes, network (without even a loopback), System V IPC and host name; no rights
   are needed for this where the kernel allows user namespaces;
-- a root of its own, made in memory: the interpreter and the system's libraries, read-only, and an empty ``/work`` of
+- a root of its own, made in memory: the interpreter and the system's libraries, read-only, and an empty ``/sandbox`` of
   16 MiB; nothing else of the machine's files is there, nor ``/proc``, ``/sys`` and ``/dev``;
 - no capabilities, and none to be gained;
 - no processes and no threads: the namespace that its children would belong to is dead, and the kernel refuses them.
@@ -64,7 +64,7 @@ def isolate() -> None:
 
 
 def new_root(root: str, folders: list[str]) -> None:
-    """Make ``root`` the root of all files: ``folders`` of the machine, read-only, and an empty ``/work``."""
+    """Make ``root`` the root of all files: ``folders`` of the machine, read-only, and an empty ``/sandbox``."""
     mount("none", "/", None, RECURSIVE | PRIVATE)
     mount("tmpfs", root, "tmpfs", NO_SUID | NO_DEVICES, "size=1m,mode=755")
     for folder in folders:
@@ -80,14 +80,14 @@ def new_root(root: str, folders: list[str]) -> None:
         if place.startswith(root + "/"):
             kept = sum(OPTIONS.get(option, 0) for option in options.split(","))
             mount("none", place, None, REMOUNT | BIND | READ_ONLY | kept)
-    work = Path(root, "work")
+    work = Path(root, "sandbox")
     work.mkdir()
     mount("tmpfs", str(work), "tmpfs", NO_SUID | NO_DEVICES, "size=16m,mode=700")
     mount("none", root, None, REMOUNT | BIND | READ_ONLY | NO_SUID | NO_DEVICES)
     os.chdir(root)
     call("pivot_root", ".", ".")
     call("umount2", ".", DETACH)
-    os.chdir("/work")
+    os.chdir("/sandbox")
 
 
 def no_children() -> None:

@@ -51,7 +51,7 @@ def run(program: str, seconds: float = SECONDS) -> str:
                 "RLIMIT_CORE": 0,
             },
         }
-        environment = {"HOME": "/work", "TMPDIR": "/work", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {"HOME": "/sandbox", "TMPDIR": "/sandbox", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         process = subprocess.Popen(
             [sys.executable, "-I", "-B", jail.__file__, json.dumps(settings)],
             stdin=subprocess.PIPE,
