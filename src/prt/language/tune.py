@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as hf_logging
 
 from prt.errors import InputError, known
 from prt.files import fingerprint, read_json, write_json, write_text
@@ -42,10 +43,11 @@ class Recipe:
     """How a language model is tuned. The defaults are the paper's (App. B.2), where it speaks.
 
     A batch is ``batch`` conversations over all processes; the loss is its mean over all the assistant's tokens. The
-    paper says Adam: that is AdamW with ``weight_decay`` 0. ``warmup`` is a share of all steps, ``clip`` the greatest
-    gradient norm (None: no clipping). A longer conversation is cut at ``max_length`` tokens. ``per_device_batch``
-    conversations go through the network at once, one after another in one row where ``packing`` is on (no padding, the
-    same result). bf16: the weights are kept in float32 and computed with in bfloat16, a frozen network is kept in it.
+    paper says Adam: that is AdamW with ``weight_decay`` 0 (which spares biases and norms in any case). ``warmup`` is a
+    share of all steps, ``clip`` the greatest gradient norm (None: no clipping). A longer conversation is cut at
+    ``max_length`` tokens. ``per_device_batch`` conversations go through the network at once, one after another in one
+    row where ``packing`` is on (no padding, the same result). bf16: the weights are kept in float32 and computed with
+    in bfloat16; a frozen network is kept in it.
     """
 
     lr: float = 2e-5
@@ -363,6 +365,7 @@ def tune(
             finite, …
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
+    hf_logging.disable_progress_bar()  # of loading and saving; training has its own
     known(method, ("ft", "prt"), "tuning method")
     if not 0 <= alpha < math.inf:
         raise InputError(f"alpha is {alpha}, but the weight of entropy maximisation cannot be negative; use 0 or more.")
