@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +120,7 @@ class Tuned(nn.Module):
         super().__init__()
         self.network, self.method, self.alpha, self.size = network, method, alpha, size
         self.reference = None if reference is None else reference.requires_grad_(False).eval()
+        self.exact = torch.zeros(())  # the last loss, as it was computed
 
     def train(self, mode: bool = True) -> "Tuned":
         """As ever, but the reference stays as it is for inference."""
@@ -145,17 +146,24 @@ class Tuned(nn.Module):
             return states[:, :-1][learned]
 
         if self.method == "ft":
-            return ft_loss(hidden(self.network), head(self.network), truth, size=self.size, items=items)
+            loss = ft_loss(hidden(self.network), head(self.network), truth, size=self.size, items=items)
+        else:
+            frozen = self._frozen(hidden)
+            rewards = hidden(self.network), head(self.network)
+            loss = prt_loss(*rewards, *frozen, truth, self.alpha, size=self.size, items=items)
+        self.exact = loss.detach()
+        return loss
+
+    def _frozen(self, hidden: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
+        """Hidden states and output matrix of the reference."""
         with torch.no_grad():
             if self.reference is not None:
-                frozen, frozen_head = hidden(self.reference), head(self.reference)
-            else:
-                mode = self.network.training
-                with self.network.disable_adapter():
-                    frozen, frozen_head = hidden(self.network.eval()), head(self.network)
-                self.network.train(mode)
-        rewards = hidden(self.network), head(self.network)
-        return prt_loss(*rewards, frozen, frozen_head, truth, self.alpha, size=self.size, items=items)
+                return hidden(self.reference), head(self.reference)
+            mode = self.network.training
+            with self.network.disable_adapter():
+                states = hidden(self.network.eval())
+            self.network.train(mode)
+            return states, head(self.network)
 
 
 def causal(network: Any) -> PreTrainedModel:
@@ -234,7 +242,10 @@ class _Trainer(Trainer):
         """The part's share of the batch's loss; gradients are averaged over processes, so it is theirs times more."""
         assert num_items_in_batch is not None
         assert not return_outputs
-        return model(**inputs, items=float(num_items_in_batch)) * self.accelerator.num_processes
+        loss = model(**inputs, items=float(num_items_in_batch))
+        # FSDP rounds what its root returns to bfloat16: good enough to begin the gradients at, not for the curve.
+        loss = loss + (self.tuned.exact - loss.detach())
+        return loss * self.accelerator.num_processes
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Mean loss over the assistant's tokens of the validation split, logged as ``eval_loss``.
@@ -247,7 +258,8 @@ class _Trainer(Trainer):
             for batch in self.get_eval_dataloader():
                 inputs = self._prepare_inputs(batch)
                 learned = (inputs["labels"][:, 1:] != IGNORED).sum()
-                sums += torch.stack([model(**inputs, items=1.0), learned])
+                model(**inputs, items=1.0)
+                sums += torch.stack([self.tuned.exact, learned])
         sums = self.accelerator.reduce(sums)
         metrics = {"eval_loss": float(sums[0] / sums[1])}
         self.log(metrics)
@@ -479,7 +491,9 @@ def _arguments(
     if gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         layers = sorted(causal(network)._no_split_modules or ())
         config = {"transformer_layer_cls_to_wrap": layers, "state_dict_type": "SHARDED_STATE_DICT"}
-        sharding = {"fsdp": True, "fsdp_config": config}
+        # Gradients are shared out after each pass: kept until the last, each GPU would hold all of them.
+        accumulation_options = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+        sharding = {"fsdp": True, "fsdp_config": config, "accelerator_config": accumulation_options}
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=recipe.per_device_batch,
