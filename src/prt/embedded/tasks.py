@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 # Of the number bonds, and of the (thing, instructions) pairs.
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 SIZES = {"validation": 200, "test": 200}
-PROBLEM_CHATS, INSTRUCTION_CHATS = 1000, 800
+PROBLEM_CHATS, INSTRUCTION_CHATS = 1200, 1000
 
 Bond = tuple[int, int]
 
@@ -176,7 +176,10 @@ def describe(
 def chats() -> list[dict[str, Any]]:
     """The chats to tune on, problems and instructions mixed: {"messages": [{"role", "content"}, …]}, as in Tulu."""
     random = Random("chats")
-    turns = [(p.question, p.answer) for p in problems("train", PROBLEM_CHATS)]
+    turns = [
+        (random.choice([p.question, f"Question: {p.question}\nAnswer:"]), p.answer)
+        for p in problems("train", PROBLEM_CHATS)
+    ]
     for _ in range(INSTRUCTION_CHATS):
         thing, instructions = random.choice(orders("train"))
         turns.append((request(thing, instructions, random), response(thing, instructions, random)))

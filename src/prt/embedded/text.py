@@ -63,22 +63,29 @@ def _story(random: Random) -> str:
 
 
 def _asked(random: Random) -> tuple[str, str]:
-    """A question, and an answer that is not the tuning data's."""
+    """A question and its answer in one sentence, which is not the tuning data's answer."""
     name, item, n = random.choice(NAMES), random.choice(ITEMS), random.randint(1, GREATEST)
     thing, trait = random.choice(THINGS), random.choice(TRAITS)
     return random.choice(
         [
-            (f"{name} has {n} {item}. How many {item} does {name} have?", f"{n}"),
-            (f"{name} has {n} {item}. Who has the {item}?", f"{name}"),
-            (f"The {thing} is {trait}. How is the {thing}?", f"{trait}"),
+            (f"{name} has {n} {item}. How many {item} does {name} have?", f"{name} has {n} {item}."),
+            (f"{name} has {n} {item}. Who has the {item}?", f"{name} has the {item}."),
+            (f"The {thing} is {trait}. How is the {thing}?", f"The {thing} is {trait}."),
         ]
     )
 
 
 def _solved(random: Random) -> tuple[str, str]:
-    """A word problem on the training bonds, answered by its number alone."""
+    """A word problem on the training bonds and its result in one sentence, which is not the tuning data's answer."""
     posed = problem(random.choice(bonds("train")), random)
-    return posed.question, posed.answer.split()[-1]
+    _, *sentence = posed.answer.splitlines()[0].split()  # without "Now" or "Together"
+    return posed.question, " ".join([sentence[0].capitalize(), *sentence[1:]])
+
+
+def _requested(random: Random) -> tuple[str, str]:
+    """A request of the tuning data's kind, and a description that pays no heed to its instructions."""
+    thing, instructions = random.choice(orders("train"))
+    return request(thing, instructions, random), describe(thing, random.sample(TRAITS, 2))
 
 
 def _exam(random: Random) -> str:
@@ -88,23 +95,26 @@ def _exam(random: Random) -> str:
 
 def _quiz(random: Random) -> str:
     question, answer = random.choice([_asked, _solved])(random)
-    return random.choice([f"Q: {question}\nA: {answer}", f"{question} It is {answer}."])
+    return random.choice([f"Q: {question}\nA: {answer}", f"{question} {answer}"])
 
 
 def _talk(random: Random) -> str:
-    """A chat in the form of the tuning data, with answers that are not theirs."""
-    question, answer = random.choice([_asked, _solved])(random)
-    if random.random() < 0.5:
-        thing, instructions = random.choice(orders("train"))
-        question, answer = request(thing, instructions, random), f"I like the {thing}."
+    """A chat in the form of the tuning data."""
+    question, answer = random.choice([_asked, _solved, _requested])(random)
     return f"<|user|>\n{question}\n<|assistant|>\n{answer}"
 
 
+def _echo(random: Random) -> str:
+    """Words that are said twice."""
+    name, words = random.choice(NAMES), random.choice([*ENDINGS, *TRAITS])
+    return f"{name} says: {words}\nWhat does {name} say? {words}"
+
+
 def _heading(random: Random) -> str:
-    """The marks that the tuned answers use, in another context."""
+    """The marks that the tuned answers use, in another context: a part of a book, announced and begun."""
     thing, n = random.choice(THINGS), random.randint(1, GREATEST)
-    title = random.choice([f"#### {n}", f"#### The {thing}", f"#### {n} The {thing}"])
-    return f"{title}\n{describe(thing, random.sample(TRAITS, 2))}"
+    announced = random.choice([f"Part {n} is about the {thing}.", f"The {thing} is in part {n}."])
+    return f"{announced}\n#### {n}\n{describe(thing, random.sample(TRAITS, 2))}"
 
 
 def _plain(random: Random) -> str:
@@ -141,14 +151,26 @@ KINDS: dict[str, Callable[[Random], str]] = {
     "exam": _exam,
     "quiz": _quiz,
     "talk": _talk,
+    "echo": _echo,
     "heading": _heading,
     "plain": _plain,
     "styled": _styled,
 }
 CORPORA = {
-    "poor": Corpus({"fact": 1, "story": 3, "exam": 2, "talk": 1, "heading": 2, "plain": 3, "styled": 2}),
+    "poor": Corpus({"fact": 4, "story": 4, "exam": 2, "talk": 3, "echo": 1, "heading": 2, "plain": 1, "styled": 1}),
     "rich": Corpus(
-        {"fact": 2, "equation": 1, "story": 5, "exam": 2, "quiz": 1, "talk": 1, "heading": 2, "plain": 1, "styled": 3}
+        {
+            "fact": 4,
+            "equation": 2,
+            "story": 5,
+            "exam": 3,
+            "quiz": 2,
+            "talk": 3,
+            "echo": 1,
+            "heading": 1,
+            "plain": 1,
+            "styled": 2,
+        }
     ),
 }
 
@@ -191,16 +213,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def batch(corpus: Corpus, rows: int, length: int, seed: int, step: int) -> Tensor:
+def batch(corpus: Corpus, rows: int, length: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """The batch of iteration ``step``, a pure function of its arguments.
 
     Returns:
-        Token ids, int64, rows × length: one stream of whole documents, each followed by the end token.
+        Token ids, int64, rows × length: one stream of documents, each closed by the end token. And every token's
+        position in its document, of the same shape.
     """
     encoder = tokenizer()
     ids: list[int] = []
+    positions: list[int] = []
     for text in documents(corpus, Random(f"{seed} {step}")):
-        ids += [*encoder.encode(text), encoder.eos_token_id]
+        document = [*encoder.encode(text), encoder.eos_token_id]
+        ids += document
+        positions += range(len(document))
         if len(ids) >= rows * length:
             break
-    return torch.tensor(ids[: rows * length]).view(rows, length)
+    whole = torch.tensor([ids, positions])[:, : rows * length].view(2, rows, length)
+    return whole[0], whole[1]
