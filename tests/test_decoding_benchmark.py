@@ -1,0 +1,189 @@
+"""Table 3 measured on tiny models, and the arithmetic behind its bounds."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedTokenizerFast
+
+from prt.errors import InputError
+from prt.language import benchmark
+from prt.language.benchmark import Pair, bytes_moved, bytes_read, decoding
+from prt.language.models import load
+from prt.language.reward import save_tuned, weights_hash
+
+CPU = torch.device("cpu")
+LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
+SHAPE = dict(vocab_size=40, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+
+
+def architecture(folder: Path, hidden: int = 32, kind: type[PreTrainedConfig] = LlamaConfig, letters=LETTERS, **more):
+    """A folder with config.json and a tokenizer, and no weights."""
+    given = SHAPE | {"max_position_embeddings": 128, "eos_token_id": 0, "bos_token_id": None} | more
+    kind(hidden_size=hidden, **given).save_pretrained(folder)
+    inner = Tokenizer(models.WordLevel({t: i for i, t in enumerate(["<eos>", *letters])}, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>").save_pretrained(folder)
+    return str(folder)
+
+
+def weights(folder: str, seed: int) -> None:
+    """Random weights, in the folder."""
+    torch.manual_seed(seed)
+    network = AutoModelForCausalLM.from_config(load_config(folder))
+    network.save_pretrained(folder)
+
+
+def load_config(folder: str) -> PreTrainedConfig:
+    return LlamaConfig.from_pretrained(folder)
+
+
+def values(table: pd.DataFrame, quantity: str, **where: str) -> dict[tuple[str, str], float]:
+    """(method, variant) → value."""
+    rows = table[table["quantity"] == quantity]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return {(row.method, row.variant): row.value for row in rows.itertuples()}
+
+
+def by_hand(hidden: int, context: int, size: int, tied: bool = False) -> int:
+    """Bytes of SHAPE's products, norms and output layer, and of keys and values (two of four heads)."""
+    head = hidden // 4
+    layer = hidden * (4 + 2 * 2 + 4) * head + 3 * hidden * 48 + 2 * hidden
+    weights = 2 * layer + hidden + 40 * hidden
+    return size * (weights + 2 * 2 * 2 * head * context)
+
+
+def test_bytes_are_those_of_a_count_by_hand(tmp_path: Path) -> None:
+    untied = architecture(tmp_path / "untied", tie_word_embeddings=False)
+    assert bytes_read(untied, torch.float32, 50) == by_hand(32, 50, 4)
+    assert bytes_read(untied, torch.bfloat16, 50) == by_hand(32, 50, 2)
+    # Tied, the embedding is read whole as the output layer: the same bytes.
+    tied = architecture(tmp_path / "tied", hidden=16, tie_word_embeddings=True)
+    assert bytes_read(tied, torch.float32, 50) == by_hand(16, 50, 4)
+    # A window keeps no more of the text than it is wide.
+    sliding = architecture(tmp_path / "sliding", kind=MistralConfig, sliding_window=11, head_dim=8)
+    assert bytes_read(sliding, torch.float32, 50) == bytes_read(sliding, torch.float32, 30) < by_hand(32, 30, 4)
+
+
+def test_bytes_of_each_method() -> None:
+    assert [bytes_moved(m, 100, 10) for m in ("pretrained", "prt", "eft")] == [100, 110, 120]
+    # Four drafts by two models, one step of the target: one token, or five.
+    assert bytes_moved("prt_speculative", 100, 10, 0.0) == 180
+    assert bytes_moved("prt_speculative", 100, 10, 1.0) == 36
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("models")
+    architecture(top / "source", 16)
+    architecture(top / "target")
+    return top
+
+
+@pytest.fixture(scope="module")
+def table(folders: Path) -> pd.DataFrame:
+    pair = Pair("small", str(folders / "source"), "big", str(folders / "target"))
+    return decoding([pair], 24, 16, 3, "fp32", CPU, compiled=False)
+
+
+def test_a_table_of_random_weights(table: pd.DataFrame) -> None:
+    assert set(table["weights"]) == {"random"}
+    assert not table.duplicated(["method", "variant", "quantity"]).any()
+    times = values(table, "time_per_token")
+    plain = {(m, v) for m in benchmark.METHODS for v in ("eager", "static")}
+    supposed = {("prt_speculative", f"{v}, if 0.8 accepted") for v in ("eager", "static")}
+    assert set(times) == plain | supposed
+    assert all(time > 0 for time in times.values())
+    relative = values(table, "relative_speed")
+    for (method, variant), speed in relative.items():
+        assert speed == pytest.approx(times["pretrained", variant.split(",")[0]] / times[method, variant])
+    assert relative["pretrained", "eager"] == relative["pretrained", "static"] == 1
+    speeds = values(table, "tokens_per_second")
+    for key, time in times.items():  # the mean of three speeds is a little above the speed of the mean time
+        assert speeds[key] == pytest.approx(1000 / time, rel=0.5) and speeds[key] >= 999.9 / time
+    rows = table[table["quantity"] == "time_per_token"]
+    assert (rows["std"] > 0).all() and (rows["repeats"] == 3).all()
+    assert set(table["prompt_tokens"]) == {24} and set(table["new_tokens"]) == {16}
+
+
+def test_the_bound_is_bytes_over_bandwidth(table: pd.DataFrame) -> None:
+    assert set(table["bandwidth_from"]) == {"copy"}
+    bandwidth = table["bandwidth"].iloc[0] * 1e9
+    assert 1e8 < bandwidth < 1e13
+    target, source = by_hand(32, 24 + 8, 4), by_hand(16, 24 + 8, 4)
+    bounds = {key: value / 1000 * bandwidth for key, value in values(table, "bytes_bound").items()}
+    accepted = values(table, "acceptance")
+    for variant in ("eager", "static"):
+        assert bounds["pretrained", variant] == pytest.approx(target)
+        assert bounds["prt", variant] == pytest.approx(target + source)
+        assert bounds["eft", variant] == pytest.approx(target + 2 * source)
+        share = accepted["prt_speculative", variant]
+        expected = (target + 8 * source) / (1 + 4 * share)
+        assert bounds["prt_speculative", variant] == pytest.approx(expected)
+        supposed = "prt_speculative", f"{variant}, if 0.8 accepted"
+        assert bounds[supposed] == pytest.approx((target + 8 * source) / 4.2)
+        assert accepted[supposed] == 0.8
+        assert values(table, "tokens_per_target_forward")[supposed] == pytest.approx(4.2)
+
+
+def test_the_time_of_a_round_where_nothing_is_accepted(table: pd.DataFrame) -> None:
+    """Then a round gives one token, and what 0.8 accepted would make of it is its time over 4.2."""
+    measured = benchmark.Measured([2.0, 4.0], [2.0, 4.0], 0.0, benchmark.speculative.Statistics(120, 0, 30, 30))
+    assert benchmark._supposed(measured).per_token == pytest.approx([2 / 4.2, 4 / 4.2])
+    assert values(table, "acceptance")["prt_speculative", "eager"] < 0.5
+    times = values(table, "time_per_token")
+    assert times["prt_speculative", "eager, if 0.8 accepted"] < times["prt_speculative", "eager"]
+
+
+def test_a_tuned_reward_is_measured_as_it_is(tmp_path: Path) -> None:
+    """Where source and target are one model, every draft is accepted."""
+    source = architecture(tmp_path / "source", 16)
+    weights(source, 1)
+    network = load(source, torch.float32, CPU)
+    base = {"name": "small", "spec": source, "weights_sha256": weights_hash(source)}
+    facts = {"method": "prt", "alpha": 0.0, "lora": None, "base": base, "dataset": {"name": "chats"}}
+    more = {"fingerprint": "0", "template": "tulu", "recipe": {}, "seed": 0}
+    save_tuned(tmp_path / "reward", network.model, network.tokenizer, facts | more)
+    assert Pair("a", source, "b", source).weights == "pretrained"
+    table = decoding([Pair("a", source, "b", source, str(tmp_path / "reward"))], 24, 17, 2, "bf16", CPU, compiled=False)
+    assert set(table["weights"]) == {"tuned"} and set(table["variant"]) == {"eager", "static"}
+    assert values(table, "acceptance")["prt_speculative", "eager"] > 0.9
+    assert values(table, "tokens_per_target_forward")["prt_speculative", "eager"] > 4
+
+
+def test_the_prompt_ends_as_the_text_does(folders: Path) -> None:
+    causal = load_causal(folders / "target")
+    here = [str(folders / "target")]
+    ids = benchmark.prompt(causal, 7, 16, here)
+    assert causal.tokenizer.decode(ids[0]).replace(" ", "").endswith("nswer?")  # no colon among its tokens
+    assert benchmark.prompt(causal, 100, 16, here).shape == (1, 100)
+
+
+def load_causal(folder: Path):
+    weights(str(folder), 0)
+    try:
+        return load(str(folder), torch.float32, CPU)
+    finally:
+        for file in folder.glob("*.safetensors"):
+            file.unlink()
+
+
+def test_bad_input(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    source, target = str(folders / "source"), str(folders / "target")
+    pair = [Pair("small", source, "big", target)]
+    with pytest.raises(InputError, match="15 new tokens are too few to time; take 16 or more"):
+        decoding(pair, 24, 15, 3, "fp32", CPU)
+    with pytest.raises(InputError, match="the number of repeats is 0"):
+        decoding(pair, 24, 16, 0, "fp32", CPU)
+    with pytest.raises(InputError, match="unknown precision 'bf61': did you mean 'bf16'"):
+        decoding(pair, 24, 16, 1, "bf61", CPU)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="a prompt of 120 tokens and 16 new ones exceed the context of 128 tokens"):
+        decoding(pair, 120, 16, 1, "fp32", CPU)
+    assert "compiled steps are not measured: they need a C++ compiler" in capsys.readouterr().err
+    other = architecture(tmp_path / "other", letters=LETTERS[::-1])
+    with pytest.raises(InputError, match="big and reward have different tokenizers"):
+        decoding([Pair("other", other, "big", target)], 24, 16, 1, "fp32", CPU, compiled=False)
