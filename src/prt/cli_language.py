@@ -35,6 +35,13 @@ CELL = {
     "type": "object",
     "required": ["name", "method"],
 }
+PAIR = {
+    "description": 'a JSON object such as {"source": "s", "source_folder": "models/s", "target": "m", …}',
+    "type": "object",
+    "required": ["source", "source_folder", "target", "target_folder"],
+    "properties": {key: {"type": "string"} for key in ("source", "source_folder", "target", "target_folder", "reward")},
+    "additionalProperties": False,
+}
 OBJECT = {"description": 'a JSON object such as {"shots": 0}', "type": "object"}
 
 
@@ -238,6 +245,33 @@ def next_tokens(
     rewarded = load_reward(reward, device_of(device), _dtype(precision), base).on(target, name=name)
     chat = bool(chosen.get("chat_template"))
     write_json(out, next_tokens(rewarded, prompt, max_new_tokens=max_new_tokens, stop=stop, chat=chat))
+
+
+@language.command()
+def benchmark_decoding(
+    pair: Annotated[
+        list[str],
+        typer.Option(
+            help="JSON: source, source_folder, target, target_folder, reward (a folder); once for every pair."
+        ),
+    ],
+    out: Out,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 128,
+    new_tokens: Annotated[int, typer.Option(help="Tokens that are decoded.")] = 256,
+    repeats: Annotated[int, typer.Option(help="Runs that are timed, after one that is not.")] = 5,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Measure compiled steps, too.")] = True,
+    precision: Precision = "bf16",
+    device: Device = "auto",
+) -> None:
+    """Time of a decoded token with the target alone, EFT, PRT and speculative PRT (Table 3)."""
+    keep_threads()
+    allow_network(False)
+    from prt.language.benchmark import Pair, decoding
+    from prt.tables import write_table
+
+    pairs = [Pair(**parsed(text, "--pair", PAIR)) for text in pair]
+    table = decoding(pairs, prompt_tokens, new_tokens, repeats, precision, device_of(device), compiled=compiled)
+    write_table(out, table, digits=6)
 
 
 def generate(

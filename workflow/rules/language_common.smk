@@ -277,7 +277,11 @@ def chats_receipt():
 def chats_source():
     """The chats as the command line takes them."""
     source = LANGUAGE["data"]["source"]
-    return f"jsonl:{LANGUAGE_TOP}/chats/train.jsonl" if source == "embedded:chats" else source
+    return (
+        f"jsonl:{LANGUAGE_TOP}/chats/train.jsonl"
+        if source == "embedded:chats"
+        else source
+    )
 
 
 def benchmark_settings(benchmark):
@@ -290,7 +294,9 @@ def lora_settings(wildcards):
     """The adapter of a tuning, as an option; none where the whole model is tuned."""
     if "-lora" not in wildcards.tuning:
         return ""
-    settings = {key: value for key, value in LANGUAGE["lora"].items() if key != "recipe"}
+    settings = {
+        key: value for key, value in LANGUAGE["lora"].items() if key != "recipe"
+    }
     return f"--lora {shlex.quote(as_json(settings))}"
 
 
@@ -315,7 +321,11 @@ def language_downloads():
     return [
         *(f"{folder}/fetched.json" for folder in hub_models()),
         *([chats] if fetched else []),
-        *(file for benchmark in hub_benchmarks() for file in benchmark_files(benchmark)),
+        *(
+            file
+            for benchmark in hub_benchmarks()
+            for file in benchmark_files(benchmark)
+        ),
     ]
 
 
@@ -392,7 +402,9 @@ def language_summaries(benchmarks):
 def transfers_of(item):
     """What of the tables belongs to a paper item."""
     panels = LANGUAGE[item]["panels"]
-    targets = [name for panel in panels for name in (panel["source"], *panel["targets"])]
+    targets = [
+        name for panel in panels for name in (panel["source"], *panel["targets"])
+    ]
     return as_json(
         {
             "sources": list(dict.fromkeys(panel["source"] for panel in panels)),
@@ -411,10 +423,25 @@ def spread_tables():
     return [name for name in ("table4", "table6") if name in LANGUAGE]
 
 
-def figure_reward(wildcards):
-    """The reward of a figure of next tokens: that of the first seed."""
-    source = NEXT_TOKENS[wildcards.figure]["source"]
+def reward_of(source):
+    """The reward that figures and tables show of a source: that of the first seed."""
     return f"{LANGUAGE_TOP}/tuned/{source}/prt_0/{LANGUAGE['seeds'][0]}"
+
+
+def figure_reward(wildcards):
+    """The reward of a figure of next tokens."""
+    return reward_of(NEXT_TOKENS[wildcards.figure]["source"])
+
+
+def decoding_pair(source, target):
+    """A pair of Table 3 as the command line takes it."""
+    return {
+        "source": source,
+        "source_folder": model_folder(source),
+        "target": target,
+        "target_folder": model_folder(target),
+        "reward": reward_of(source),
+    }
 
 
 def next_token_needs(wildcards):
@@ -440,8 +467,15 @@ def decoding_models():
 
 
 def decoding_needs():
-    """The folders that Table 3 reads architectures and tokenizers from."""
-    return [model_files(model_folder(model)) for model in decoding_models()]
+    """The models and rewards of Table 3."""
+    rewards = [
+        f"{reward_of(source)}/manifest.json"
+        for source, _ in LANGUAGE["table3"]["pairs"]
+    ]
+    return [
+        *(model_files(model_folder(model)) for model in decoding_models()),
+        *rewards,
+    ]
 
 
 def gpus_of_decoding():

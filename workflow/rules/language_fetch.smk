@@ -2,7 +2,9 @@
 
 # Names of folders → what is fetched.
 HUB_MODELS = {Path(folder).name: name for folder, name in hub_models().items()}
-REPOSITORIES = {Path(benchmark_folder(name)).name: task for name, task in hub_benchmarks().items()}
+REPOSITORIES = {
+    Path(benchmark_folder(name)).name: task for name, task in hub_benchmarks().items()
+}
 
 
 # Weights and tokenizer of a model of the Hugging Face hub.

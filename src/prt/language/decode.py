@@ -226,7 +226,7 @@ def next_tokens(
     return {
         "target": target.name,
         "reward": reward.name,
-        "prompt": prompt,
+        "prompt": tokenizer.decode(whole[:first], skip_special_tokens=True),  # as the model read it
         "answer": tokenizer.decode(whole[first:], skip_special_tokens=True),
         "positions": [
             {
