@@ -127,7 +127,7 @@ def cells(benchmark, target):
             continue
         facts = {"lora": lora, "seeds": seeds}
         ft = run_of("ft", 0, lora)
-        if "ft" in methods or target == source:
+        if ("ft" in methods and not lora) or target == source:
             add("ft", ft, source=target, alpha=None, **facts)
         if target != source:
             add("eft", ft, source=source, alpha=None, **facts)
