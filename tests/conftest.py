@@ -137,8 +137,9 @@ def reward(tuned: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small() -> dict[str, Any]:
-    """The embedded default with fewer backbones, runs and iterations."""
+    """The embedded default's vision half with fewer backbones, runs and iterations."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    del config["language"]
     vision = config["vision"]
     source, target = vision["panels"][0]["source"], "rn12-rich"
     vision["backbones"] = {name: vision["backbones"][name] for name in (source, target)}
@@ -156,6 +157,28 @@ def small() -> dict[str, Any]:
     vision["figure12"] = ["mnist"]
     # These backbones are hardly trained, so they are far from the demo's accuracies.
     vision["ledger"]["published"] = str(ROOT / vision["ledger"]["published"])
+    return config
+
+
+@pytest.fixture(scope="session")
+def spoken() -> dict[str, Any]:
+    """The embedded default's language half with fewer models, runs, iterations and examples."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    del config["vision"]
+    language = config["language"]
+    source, target = "s-poor", "m-rich"
+    language["models"] = {name: language["models"][name] for name in (source, target)}
+    for model in language["models"].values():
+        model["recipe"] |= {"steps": 6, "warmup": 2}
+    language["recipe"]["epochs"] = 1
+    language["seeds"] = [0, 1]
+    panels = [{"source": source, "targets": [target]}]
+    for item in [*language["bars"].values(), *(language[name] for name in ("figure7", "table4", "table6"))]:
+        item["panels"] = panels
+    language["figure7"]["alphas"] = [0, 0.1]
+    language["table3"] |= {"pairs": [[source, target]], "new_tokens": 16, "repeats": 2}
+    for settings in language["benchmarks"].values():
+        settings |= {"limit": 6, "generation": {"max_gen_toks": 8}}
     return config
 
 

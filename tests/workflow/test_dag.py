@@ -189,11 +189,12 @@ def counts(said: str) -> dict[str, int]:
 
 def test_the_dry_run_of_the_paper() -> None:
     """Every item at the paper's size, and seeds as many times as jobs."""
-    vision = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())["vision"]
+    vision, language = (yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())[x] for x in ("vision", "language"))
     said = dry_run()
     plan = counts(said)
     names = ["2", "6a", "6b", "12"]
-    assert {f"figure{n}" for n in names} | {f"table{n}" for n in (1, 2, 5, 7)} | {"ledger", "beside"} <= set(plan)
+    names += ["3", "4", "5", "7", "8", "9", "10", "11", "13", "14"]
+    assert {f"figure{n}" for n in names} | {f"table{n}" for n in range(1, 8)} | {"ledger", "beside"} <= set(plan)
     backbones = {b for panel in vision["panels"] for b in (panel["source"], *panel["targets"])}
     backbones |= set(vision["table7"]["targets"])
     sources = {panel["source"] for panel in vision["panels"]}
@@ -203,6 +204,12 @@ def test_the_dry_run_of_the_paper() -> None:
     assert plan["tune"] == len(vision["datasets"]) * (len(backbones) + len(sources)) + entropy
     assert plan["fetch_backbone"] == len(backbones)
     assert plan["fetch_dataset"] == len(vision["datasets"])
+    assert plan["language_transfer"] == len(language["benchmarks"])
+    assert plan["fetch_model"] == 2 * len(language["models"])  # each with its instruct model
+    sources = {panel["source"] for item in language["bars"].values() for panel in item["panels"]}
+    entropy = len(language["figure7"]["panels"]) * (len(language["figure7"]["alphas"]) - 1)
+    seeds, lora = 2 * (len(language["table4"]["seeds"]) - 1), 2
+    assert plan["tune_language"] == 2 * len(sources) + entropy + seeds + lora
     # The profile tells GPU jobs by their cores.
     jobs = said.partition("Job stats:")[2].split("\n\n")
     on_gpus = {"gpu=1" in job for job in jobs if "threads: 8" in job}
@@ -216,7 +223,9 @@ def test_the_dry_run_of_the_paper() -> None:
     twelfth = counts(dry_run("--", "figure12"))
     assert twelfth["zero_shot"] == len(vision["figure12"]) * len(backbones)
     fetched = counts(dry_run("--", "fetch"))
-    assert fetched == {"fetch": 1, "fetch_backbone": len(backbones), "fetch_dataset": len(vision["datasets"])}
+    assert fetched == {"fetch": 1, "fetch_chats": 1} | {
+        rule: plan[rule] for rule in ("fetch_backbone", "fetch_dataset", "fetch_model", "fetch_benchmark")
+    }
 
 
 def test_what_is_fetched_is_prepared_without_a_network(
