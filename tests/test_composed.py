@@ -26,7 +26,7 @@ from transformers import (
 from prt import combine
 from prt.errors import InputError
 from prt.language import composed
-from prt.language.models import Causal
+from prt.language.models import Causal, Vocabulary, shared_ids
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
 SIZE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
@@ -108,6 +108,11 @@ def test_forward_is_the_equation(which):
         logits = which.model(tokens).logits
         assert logits.shape == (1, len(PROMPT), 32) and logits.dtype == torch.float32
         torch.testing.assert_close(log_softmax(logits, -1), reference(which, tokens), atol=1e-5, rtol=0)
+        apart = torch.tensor([[0, 1, 2, 3, 4, 5, 10, 11, 12, 20, 21]])  # places count, and every model is told them
+        parts = zip([1.0, *which.model.weights], which.model.models, strict=True)
+        moved = sum(weight * model(tokens, position_ids=apart, use_cache=False).logits for weight, model in parts)
+        torch.testing.assert_close(which.model(tokens, position_ids=apart).logits, moved)
+        assert (moved - logits).abs().max() > 0.1
         torch.testing.assert_close(which.model(tokens, logits_to_keep=2).logits, logits[:, -2:])
         torch.testing.assert_close(which.model(tokens, logits_to_keep=torch.tensor([3, 0])).logits, logits[:, [3, 0]])
 
@@ -259,6 +264,12 @@ def test_refusals():
         PRT.model(ids(PROMPT)["input_ids"], past_key_values=DynamicCache(config=TARGET.model.config))
     with pytest.raises(ValueError, match="not used by the model: \\['strength'\\]"):
         PRT.model.generate(**ids(PROMPT), max_new_tokens=2, strength=2.0)
+
+
+def test_vocabularies_of_real_size_are_compared_at_once():
+    tokens = {f"token{i}": i for i in range(150_000)}
+    target, other = Vocabulary(tokens, {"<a>": 150_000}), Vocabulary(tokens, {"<b>": 150_000})
+    assert shared_ids(target, other, ("here", "there")) == list(range(150_000))
 
 
 def test_every_model_on_its_own_device():

@@ -30,7 +30,7 @@ class Vocabulary:
     tokens: dict[str, int]
     added: dict[str, int]
 
-    @property
+    @cached_property
     def pairs(self) -> set[tuple[str, int]]:
         """All (token, id)."""
         return set((self.tokens | self.added).items())
