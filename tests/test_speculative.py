@@ -20,6 +20,7 @@ from transformers import (
 from prt.errors import InputError
 from prt.language import composed, speculative
 from prt.language.models import Causal
+from prt.language.speculative import Speculative
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
 
@@ -75,7 +76,7 @@ def both(model, draft, text, drafted=4, **options):
     """Plain and speculative continuations, as lists of ids, and the statistics."""
     options = dict(max_new_tokens=20, do_sample=False) | options
     plain = model.model.generate(ids(text), **options)
-    fast, statistics = speculative.generate(model, draft, ids(text), drafted=drafted, **options)
+    fast, statistics = Speculative(model, draft, drafted).generate(ids(text), **options)
     return plain[0].tolist(), fast[0].tolist(), statistics
 
 
@@ -113,10 +114,9 @@ def test_stop_strings_and_streaming(capsys):
     plain, _, _ = both(PRT, DRAFT, "the cat sat")
     said = letters().decode(plain[11:])
     for stop in (said[2:4], said[6]):
-        out, _ = speculative.generate(
-            PRT, DRAFT, ids("the cat sat"), stop_strings=stop, streamer=TextStreamer(letters(), skip_prompt=True),
-            max_new_tokens=20, do_sample=False,
-        )  # fmt: skip
+        how = dict(stop_strings=stop, max_new_tokens=20, do_sample=False)
+        streamer = TextStreamer(letters(), skip_prompt=True)
+        out, _ = Speculative(PRT, DRAFT).generate(ids("the cat sat"), streamer=streamer, **how)
         text = letters().decode(out[0, 11:])
         assert text == said[: said.index(stop) + len(stop)]
         assert capsys.readouterr().out == text + "\n"
@@ -134,7 +134,7 @@ def test_no_model_reads_a_token_twice(model, draft):
             lambda _, __, k, read=reads[name]: read.append(k["input_ids"].shape[1]), with_kwargs=True
         )
     try:
-        _, statistics = speculative.generate(model, draft, ids("the cat sat"), max_new_tokens=40, do_sample=False)
+        _, statistics = Speculative(model, draft).generate(ids("the cat sat"), max_new_tokens=40, do_sample=False)
     finally:
         for part in (draft.model, *model.model.models):
             part._forward_pre_hooks.clear()
@@ -173,13 +173,12 @@ def exact(text: str, model: Causal, temperature: float, top_k: int) -> dict[tupl
 def p_value(draft: Causal, samples: int) -> float:
     """Of a χ² test of sampled three-token continuations against the exact distribution."""
     how = dict(temperature=1.5, top_k=3)
+    decoder = Speculative(PRT, draft, 2)
     right = exact("the cat", PRT, **how)
     torch.manual_seed(0)
     counts: Counter[tuple[int, ...]] = Counter()
     for _ in range(samples):
-        out, _ = speculative.generate(
-            PRT, draft, ids("the cat"), drafted=2, max_new_tokens=3, min_new_tokens=3, do_sample=True, **how
-        )
+        out, _ = decoder.generate(ids("the cat"), max_new_tokens=3, min_new_tokens=3, do_sample=True, **how)
         counts[tuple(out[0, 7:].tolist())] += 1
     if set(counts) - set(right):
         return 0.0  # something came out that cannot
@@ -241,7 +240,7 @@ def test_static_caches_and_compiled_steps():
         plain = PRT.model.generate(ids(text), max_length=30, do_sample=False)[0].tolist()
         for more in ({}, {"compile_config": compiled}):
             how = dict(max_length=30, do_sample=False, cache_implementation="static") | more
-            out, statistics = speculative.generate(PRT, DRAFT, ids(text), drafted=3, **how)
+            out, statistics = Speculative(PRT, DRAFT, 3).generate(ids(text), **how)
             assert out[0].tolist() == plain
             rejected += statistics.drafted - statistics.accepted
     assert rejected  # so caches went back
@@ -251,15 +250,15 @@ def test_static_caches_and_compiled_steps():
 def test_refusals():
     other = causal(5, tokenizer=letters("ba" + LETTERS[2:]))
     with pytest.raises(InputError, match=r"different tokenizers.*id 2 is 'a'"):
-        speculative.generate(PRT, other, ids("a"), max_new_tokens=2)
+        Speculative(PRT, other)
     with pytest.raises(InputError, match="0 tokens to draft"):
-        speculative.generate(PRT, DRAFT, ids("a"), drafted=0, max_new_tokens=2)
+        Speculative(PRT, DRAFT, 0)
     for options in ({"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}):
         with pytest.raises(InputError, match="one prompt at a time"):
-            speculative.generate(PRT, DRAFT, ids("a"), max_new_tokens=2, **options)
+            Speculative(PRT, DRAFT).generate(ids("a"), max_new_tokens=2, **options)
     with pytest.raises(InputError, match="empty cache"):
-        speculative.generate(PRT, DRAFT, ids("a"), max_new_tokens=2, use_cache=False)
+        Speculative(PRT, DRAFT).generate(ids("a"), max_new_tokens=2, use_cache=False)
     with pytest.raises(InputError, match="sliding window cannot go back"):
-        speculative.generate(*MODELS["a sliding target"], ids("a"), max_new_tokens=20, cache_implementation="static")
+        Speculative(*MODELS["a sliding target"]).generate(ids("a"), max_new_tokens=20, cache_implementation="static")
     with pytest.raises(InputError, match="draft has 20 rows for 32 tokens"):
-        speculative.generate(PRT, Causal("draft", causal(5, rows=20).model, letters()), ids("a"), max_new_tokens=2)
+        Speculative(PRT, Causal("draft", causal(5, rows=20).model, letters()))

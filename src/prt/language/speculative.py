@@ -11,6 +11,7 @@ drafting is added again to the target's logits.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from torch.nn.functional import one_hot
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
-    PreTrainedModel,
     StoppingCriteriaList,
     StopStringCriteria,
 )
@@ -40,47 +40,6 @@ class Statistics:
     accepted: int = 0
     target_forwards: int = 0
     tokens: int = 0
-
-
-def generate(
-    model: Causal,
-    draft: Causal,
-    input_ids: Tensor,
-    *,
-    drafted: int = 4,
-    streamer: BaseStreamer | None = None,
-    stop_strings: str | list[str] | None = None,
-    **options: Any,
-) -> tuple[Tensor, Statistics]:
-    """Generate as ``model.model.generate`` does, only faster: the same tokens greedily, the same distribution sampled.
-
-    Args:
-        model: a composed model (:func:`prt.language.composed.prt` and the like).
-        draft: what takes the target's place in drafting; for PRT the reward's source.
-        input_ids: one prompt, (1, positions).
-        drafted: how many tokens are drafted at a time.
-        streamer: is given every token, as by generate().
-        stop_strings: end where one of these has come out.
-        options: generate()'s (max_new_tokens, do_sample, temperature, top_p, cache_implementation, …); not beams.
-
-    Returns:
-        Prompt and continuation, (1, positions), and what it cost.
-
-    Raises:
-        InputError: if the draft's tokenizer is another, or for several prompts or beams, padding, or less than one
-            drafted token.
-    """
-    if drafted < 1:
-        raise InputError(f"{drafted} tokens to draft: speculative decoding needs one at least.")
-    composed: Any = model.model
-    barred = fitted(Causal(model.name, composed.models[0], model.tokenizer), [draft])[1]
-    decoder = _Decoder(draft.model, barred, drafted, streamer)
-    if stop_strings is not None:
-        options["stopping_criteria"] = StoppingCriteriaList(
-            [*options.get("stopping_criteria", []), StopStringCriteria(model.tokenizer, stop_strings)]
-        )
-    ids = composed.generate(input_ids, streamer=streamer, custom_generate=decoder.decode, **options)
-    return ids, decoder.statistics
 
 
 class _Reader:
@@ -116,23 +75,64 @@ class _Reader:
         self.length -= excess
 
 
-class _Decoder:
-    """What generate() calls in place of its own loop."""
+class Speculative:
+    """Generates as a composed model does, only faster: the same tokens greedily, the same distribution sampled.
 
-    def __init__(self, draft: PreTrainedModel, barred: Tensor, drafted: int, streamer: BaseStreamer | None) -> None:
-        self.draft, self.barred, self.drafted, self.streamer = draft, barred, drafted, streamer
-        self.statistics = Statistics()
+    Args:
+        model: a composed model (:func:`prt.language.composed.prt` and the like).
+        draft: what takes the target's place in drafting; for PRT the reward's source.
+        drafted: how many tokens are drafted at a time.
 
-    def decode(
+    Raises:
+        InputError: if the draft's tokenizer is another, or for less than one drafted token.
+    """
+
+    def __init__(self, model: Causal, draft: Causal, drafted: int = 4) -> None:
+        if drafted < 1:
+            raise InputError(f"{drafted} tokens to draft: speculative decoding needs one at least.")
+        composed: Any = model.model
+        self.barred = fitted(Causal(model.name, composed.models[0], model.tokenizer), [draft])[1]
+        self.model, self.tokenizer = composed, model.tokenizer
+        self.draft, self.drafted = draft.model, drafted
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        *,
+        streamer: BaseStreamer | None = None,
+        stop_strings: str | list[str] | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Statistics]:
+        """Prompt and continuation, (1, positions), and what it cost.
+
+        Args:
+            input_ids: one prompt, (1, positions).
+            streamer: is given every token, as by generate().
+            stop_strings: end where one of these has come out.
+            options: generate()'s (max_new_tokens, do_sample, temperature, top_p, cache_implementation, …).
+
+        Raises:
+            InputError: for several prompts or beams, padding, or a cache that cannot go back.
+        """
+        if stop_strings is not None:  # generate() wants the tokenizer for these, and keeps it from a loop not its own
+            criteria = [*options.get("stopping_criteria", []), StopStringCriteria(self.tokenizer, stop_strings)]
+            options["stopping_criteria"] = StoppingCriteriaList(criteria)
+        statistics = Statistics()
+        loop = partial(self._decode, streamer=streamer, statistics=statistics)
+        return self.model.generate(input_ids, streamer=streamer, custom_generate=loop, **options), statistics
+
+    def _decode(
         self,
         model: Composed,
         input_ids: Tensor,
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
+        streamer: BaseStreamer | None,
+        statistics: Statistics,
         **kwargs: Any,
     ) -> Tensor:
-        """Ids of prompt and continuation; the arguments are as generate() has prepared them."""
+        """The loop, called by generate() with everything prepared: ids of prompt and continuation."""
         if input_ids.shape[0] > 1 or kwargs.get("attention_mask") is not None:
             raise InputError("speculative decoding takes one prompt at a time, without padding and without beams.")
         cache = kwargs.get("past_key_values")
@@ -183,17 +183,17 @@ class _Decoder:
             text = grown(text[:, : known + kept], last)
             for reader in (target, *parts, drafter):
                 reader.forget(known + kept)
-            self.statistics.drafted += count
-            self.statistics.accepted += kept
-            self.statistics.target_forwards += 1
+            statistics.drafted += count
+            statistics.accepted += kept
+            statistics.target_forwards += 1
             while ids.shape[1] < text.shape[1]:  # one at a time, as the stopping criteria look at the last token
                 ids = text[:, : ids.shape[1] + 1]
-                self.statistics.tokens += 1
-                if self.streamer is not None:
-                    self.streamer.put(ids[:, -1].cpu())
+                statistics.tokens += 1
+                if streamer is not None:
+                    streamer.put(ids[:, -1].cpu())
                 if bool(stopping_criteria(ids, None).all()):
-                    if self.streamer is not None:
-                        self.streamer.end()
+                    if streamer is not None:
+                        streamer.end()
                     return ids
 
     def _readers(self, model: Composed, config: GenerationConfig, cache: Any) -> list[_Reader]:
