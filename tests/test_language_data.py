@@ -1,12 +1,16 @@
 """Chat data: prepared whole or refused with the line's number, encoded with a loss mask, padded or packed."""
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -41,6 +45,7 @@ def bytes_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKENIZER = bytes_tokenizer()
 TULU = chat_template(TOKENIZER, "tulu", "bytes")
 
@@ -142,12 +147,71 @@ def test_hub_data(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "1 rows left out, as it has no turn of the assistant" in "".join(capfd.readouterr())
     kept = read(tmp_path / "data", "train") + read(tmp_path / "data", "validation")
     assert sorted(kept, key=str) == [row["messages"] for i, row in enumerate(rows) if i != 4]
-    fetch(f"huggingface:{folder}", tmp_path, tmp_path / "receipt.json")  # a folder needs no download
-    fetch("huggingface:owner/chats", tmp_path, tmp_path / "receipt.json")  # nor what is there
-    assert read_json(tmp_path / "receipt.json")["source"] == "huggingface:owner/chats"
-    with pytest.raises(InputError, match="owner/none could not be downloaded"):
-        fetch("huggingface:owner/none", tmp_path, tmp_path / "receipt.json")
-    assert not (tmp_path / "receipt.json").exists()
+
+
+class Hub(SimpleHTTPRequestHandler):
+    """Serves a folder as the hub does; below 'gated' it wants a licence accepted."""
+
+    def end_headers(self) -> None:
+        for name, value in {"ETag": '"tag"', "X-Repo-Commit": COMMIT}.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def send_head(self) -> Any:
+        if "/gated/" not in self.path:
+            return super().send_head()
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.end_headers()
+        return None
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is downloaded appears whole or not at all, and is then prepared without a network."""
+    rows = b"".join(json.dumps(chat(f"q {i}", f"a {i}")).encode() + b"\n" for i in range(9))
+    info = {
+        "_id": "0",
+        "id": "owner/chats",
+        "sha": COMMIT,
+        "siblings": [{"rfilename": "train.jsonl"}],
+        "private": False,
+    }
+    file = tmp_path / "served" / "datasets" / "owner" / "chats" / "resolve" / COMMIT / "train.jsonl"
+    tree = [{"type": "file", "path": "train.jsonl", "size": len(rows), "oid": "tag"}]
+    for asked, answer in {"revision/main": info, f"tree/{COMMIT}": tree}.items():
+        api = tmp_path / "served" / "api" / "datasets" / "owner" / "chats" / asked
+        api.parent.mkdir(parents=True, exist_ok=True)
+        api.write_text(json.dumps(answer))
+    downloads, out = tmp_path / "downloads", tmp_path / "receipt.json"
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(tmp_path / "served"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+        with pytest.raises(InputError, match="owner/chats could not be downloaded"):
+            fetch("huggingface:owner/chats", downloads, out)
+        assert not (downloads / "hub" / "owner" / "chats").exists()
+        file.parent.mkdir(parents=True)
+        file.write_bytes(rows)
+        fetch("huggingface:owner/chats", downloads, out)
+        with pytest.raises(
+            InputError, match=r"gated/chats is gated: accept its licence at .*/datasets/gated/chats, then"
+        ):
+            fetch("huggingface:gated/chats", downloads, tmp_path / "none.json")
+        server.shutdown()
+    assert not (tmp_path / "none.json").exists()
+    receipt = {"source": "huggingface:owner/chats", "repository": "owner/chats", "revision": COMMIT}
+    assert read_json(out) == receipt
+    fetch("huggingface:owner/chats", downloads, out)  # what is there is not asked for again
+    fetch(f"huggingface:{tmp_path}", downloads, tmp_path / "none.json")  # nor is a folder
+    assert read_json(out) == receipt
+    prepare("huggingface:owner/chats", tmp_path / "data", downloads=downloads, validation=0.3)
+    assert read_manifest(tmp_path / "data").conversations == {"train": 6, "validation": 3}
+    assert read_json(tmp_path / "data" / "manifest.json")["revision"] == COMMIT
 
 
 def test_bad_manifests(tmp_path: Path) -> None:

@@ -388,6 +388,7 @@ def test_bad_settings(run: Run, bases: dict[str, Path], tmp_path: Path) -> None:
         ({"batch": 0}, "'batch' is 0; it must be a whole number"),
         ({"epochs": 1.5}, "'epochs' is 1.5"),
         ({"lr": -1}, "'lr' of the recipe is -1"),
+        ({"clip": 0}, "'clip' of the recipe is 0, which would stop all learning"),
         ({"warmup": 1}, "'warmup' of the recipe is 1; it is a share"),
         ({"packing": 1}, "'packing' of the recipe is 1; it must be true or false"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),

@@ -67,18 +67,24 @@ def fetch(source: str, downloads: Path, out: Path) -> None:
 def _repository(repository: str, folder: Path) -> dict[str, Any]:
     # The hub reads whether it may use the network when it is imported.
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError
 
     if not folder.is_dir():
         aside = folder.with_name(f".{folder.name}.part")
         try:
-            revision = HfApi().dataset_info(repository).sha
+            revision = HfApi().dataset_info(repository, revision="main").sha
             snapshot_download(repository, repo_type="dataset", revision=revision, local_dir=aside)
             shutil.rmtree(aside / ".cache", ignore_errors=True)
             write_json(aside / ORIGIN, {"repository": repository, "revision": revision})
             aside.rename(folder)
+        except GatedRepoError:
+            raise InputError(
+                f"the data set {repository} is gated: accept its licence at https://huggingface.co/datasets/{repository}"
+                ", then log in with `hf auth login` or set HF_TOKEN, and fetch it again."
+            ) from None
         except InputError:
             raise
-        except Exception as error:  # no network, no such repository, gated, no space: many kinds
+        except Exception as error:  # no network, no such repository, no space: many kinds
             raise InputError(
                 f"the data set {repository} could not be downloaded ({first_line(error)}); correct its name, or go "
                 "where there is a network, and fetch again."

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ENTRIES = 2**24  # logits of a chunk: 64 MiB in float32
+ENTRIES = 2**23  # logits of a chunk: 32 MiB in float32; four such tensors are held at most
 
 
 def ft_loss(hidden: Tensor, weight: Tensor, labels: Tensor, *, size: int, items: float) -> Tensor:
@@ -99,9 +99,9 @@ class _Chunked(torch.autograd.Function):
                 total += (normaliser - logits.gather(-1, truth)).sum()
                 entropy_part = None
                 if alpha:
-                    log_rho = torch.log_softmax(reward, -1)
+                    log_rho = reward.sub_(reward.logsumexp(-1, keepdim=True))
                     rho = log_rho.exp()
-                    entropy = -(rho * log_rho).sum(-1, keepdim=True)
+                    entropy = -torch.bmm(rho[:, None], log_rho[:, :, None])[:, :, 0]  # products are not kept
                     total -= alpha * entropy.sum()
                     entropy_part = rho.mul_(log_rho.add_(entropy)).mul_(alpha)  # −α·dH/dr
                 if grad_hidden is None and grad_weight is None:

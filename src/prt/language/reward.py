@@ -3,6 +3,7 @@
 A folder in transformers' format, or of a PEFT adapter that names its base, with its tokenizer and a manifest (JSON).
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,5 +141,7 @@ def _merged(folder: Path, known: dict[str, Any], base: str | None, dtype: torch.
             f"{folder} is an adapter of {known['name']}, but the weights of {spec} are others; name the model that it "
             "was tuned on as the base."
         )
-    model: Any = PeftModel.from_pretrained(load(spec, torch.float32, torch.device("cpu")).model, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        model: Any = PeftModel.from_pretrained(load(spec, torch.float32, torch.device("cpu")).model, folder)
     return model.merge_and_unload().to(dtype)

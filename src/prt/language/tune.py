@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,6 +71,8 @@ class Recipe:
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
             if not number and not (key == "clip" and value is None):
                 raise InputError(f"'{key}' of the recipe is {value!r}; it must be a number, nought or more.")
+        if self.clip == 0:
+            raise InputError("'clip' of the recipe is 0, which would stop all learning; leave it out for no clipping.")
         if self.warmup >= 1:
             raise InputError(f"'warmup' of the recipe is {self.warmup}; it is a share of all steps, less than 1.")
         for key in ("gradient_checkpointing", "packing"):
@@ -417,6 +420,7 @@ def tune(
         if args.should_save:
             write_text(out / str(seed) / "curve.csv", _curve(trainer.state.log_history))
             save_tuned(out / str(seed), network, tokenizer, facts | {"seed": seed}, state)
+        del network, reference, tuned, trainer, state  # before the next ones are loaded
     if PartialState().is_main_process:
         shutil.rmtree(checkpoints)
 
@@ -471,11 +475,12 @@ def _network(spec: str, name: str, lora: Lora | None, seed: int, recipe: Recipe)
     from peft import LoraConfig, get_peft_model
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
     torch.manual_seed(seed)
     try:
-        network = get_peft_model(
-            network, LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+            network = get_peft_model(network, config)
     except ValueError as error:
         raise InputError(f"LoRA cannot be put on {name}: {error}; correct 'targets'.") from error
     if any(p.requires_grad for p in causal(network).get_output_embeddings().parameters()):
