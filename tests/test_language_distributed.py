@@ -1,4 +1,4 @@
-"""Tuning on two processes: all of it by DDP, and the wrapping for FSDP that GPUs get."""
+"""Tuning on two processes: all of it by DDP, stopped and resumed, and the wrapping for FSDP that GPUs get."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from prt.language.data import prepare, read_manifest
 from prt.language.tune import Recipe, tune
 
 # Each process is given RANK and the like, as torchrun gives them, and a folder.
-SCRIPT = """
-import os, sys
+SCRIPT = r'''
+import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,10 +34,31 @@ from prt.language.tune import Lora, Recipe, Tuned, _Collator, _network, causal, 
 top, spec = Path(sys.argv[1]), str(Path(sys.argv[1]) / "base")
 processes, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
 recipe = Recipe(lr=1e-2, batch=8, max_length=64, precision="fp32", per_device_batch=2)
-tune(
-    spec, name="base", dataset="sums", data=read_manifest(top / "data"), method="prt", alpha=0.1, recipe=recipe,
-    seeds=[0], out=top / "two", checkpoints=top / "checkpoints", device=torch.device("cpu"),
-)
+forward, passes = Tuned.forward, []
+
+
+def counted(self, **inputs):
+    """Only the second process gets a signal, before its fifth pass: in the third step of six."""
+    if self.training:
+        passes.append(1)
+        if (rank, len(passes)) == (1, 5):
+            os.kill(os.getpid(), signal.SIGTERM)
+    return forward(self, **inputs)
+
+
+Tuned.forward = counted
+for code in (128 + signal.SIGTERM, None):
+    try:
+        tune(
+            spec, name="base", dataset="sums", data=read_manifest(top / "data"), method="prt", alpha=0.1, recipe=recipe,
+            seeds=[0], out=top / "two", checkpoints=top / "checkpoints", device=torch.device("cpu"),
+        )
+    except SystemExit as stop:
+        assert stop.code == code
+    else:
+        assert code is None
+# Two passes a step, but one in the third and the sixth, the epochs' last: in all what an uninterrupted run would make.
+assert len(passes) == 10, len(passes)
 
 chats = [{"input_ids": list(range(1, 9 + i)), "labels": [-100] * 3 + list(range(4, 9 + i))} for i in range(4)]
 for lora in (None, Lora(rank=2, alpha=4)):
@@ -62,7 +83,7 @@ for lora in (None, Lora(rank=2, alpha=4)):
             torch.testing.assert_close(other.grad.full_tensor(), one.grad, atol=1e-6, rtol=1e-4)
 print("equal", flush=True)
 torch.distributed.destroy_process_group()
-"""
+'''
 
 
 def test_two_processes(tmp_path: Path) -> None:
