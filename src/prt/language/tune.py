@@ -47,8 +47,9 @@ class Recipe:
     paper says Adam: that is AdamW with ``weight_decay`` 0 (which spares biases and norms in any case). ``warmup`` is a
     share of all steps, ``clip`` the greatest gradient norm (None: no clipping). A longer conversation is cut at
     ``max_length`` tokens. ``per_device_batch`` conversations go through the network at once, one after another in one
-    row where ``packing`` is on (no padding, the same result). bf16: the weights are kept in float32 and computed with
-    in bfloat16; a frozen network is kept in it.
+    row where ``packing`` is on: the same result without padding, but attention then costs the row's length squared,
+    which is dear where the network is small and the batch is large. bf16: the weights are kept in float32 and computed
+    with in bfloat16; a frozen network is kept in it.
     """
 
     lr: float = 2e-5
