@@ -116,11 +116,10 @@ INSTRUCTIONS = (NO_COMMA, QUOTATION, TITLE, POSTSCRIPT, *BULLETS, *KEYWORDS, *FI
 @cache
 def orders(split: str) -> tuple[tuple[str, tuple[Instruction, ...]], ...]:
     """The (thing, one or two instructions) of a split: no such pair is in two splits."""
-    pairs = [
-        (a, b) for a, b in combinations(INSTRUCTIONS, 2) if a.id != b.id and {a.id, b.id} != {QUOTATION.id, TITLE.id}
-    ]
-    # A list of points has no commas anyway.
-    pairs = [pair for pair in pairs if {i.id for i in pair} != {NO_COMMA.id, BULLETS[0].id}]
+    # No title in quotation marks (IFEval's own rule) nor points, whose first mark must open its line; and points have
+    # no commas anyway.
+    apart = [{QUOTATION.id, TITLE.id}, {QUOTATION.id, BULLETS[0].id}, {NO_COMMA.id, BULLETS[0].id}]
+    pairs = [(a, b) for a, b in combinations(INSTRUCTIONS, 2) if a.id != b.id and {a.id, b.id} not in apart]
     singles = [(instruction,) for instruction in INSTRUCTIONS]
     return tuple(_split(list(product(THINGS, singles)), split, 1) + _split(list(product(THINGS, pairs)), split, 2))
 
