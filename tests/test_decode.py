@@ -55,10 +55,11 @@ def causal(seed: int, hidden: int = 32, rows: int = 32, tokenizer: PreTrainedTok
 TARGET, REWARD, SOURCE = causal(6), causal(30, 16), causal(2, 16)
 
 
-def saved(folder: Path, method: str = "prt", base: Path | None = None) -> Path:
-    """A folder as tuning leaves it."""
-    where = base or folder.with_name("base")
+def saved(folder: Path, method: str = "prt") -> Path:
+    """A folder as tuning leaves it, and its base beside it."""
+    where = folder.with_name("base")
     SOURCE.model.save_pretrained(where)
+    SOURCE.tokenizer.save_pretrained(where)
     known = {"name": "source", "spec": str(where), "weights_sha256": weights_hash(str(where))}
     facts = {"method": method, "alpha": 0.0, "lora": None, "base": known, "dataset": {"name": "chats"}}
     tokenizer = copy.deepcopy(REWARD.tokenizer)
@@ -179,11 +180,15 @@ def test_samples_are_of_the_whole_distribution():
 def test_a_reward_from_its_folder_on_a_target_from_its_folder(tmp_path, capfd):
     TARGET.model.save_pretrained(tmp_path / "target")
     letters().save_pretrained(tmp_path / "target")
-    model = load_reward(saved(tmp_path / "reward")).on(str(tmp_path / "target"), strength=0.5, name="big")
+    reward = load_reward(saved(tmp_path / "reward"))
+    model = reward.on(str(tmp_path / "target"), strength=0.5, name="big")
     assert model.generate(PROMPT, max_new_tokens=12) == by_hand(PROMPT, 12, 0.5)[0]
     assert (model.target.name, model.reward.name) == ("big", "source prt")
     # What a user says, in the format that the reward was tuned with; the target has none.
     assert model.generate("hi", max_new_tokens=12, chat=True) == by_hand("u, hi.a, ", 12, 0.5)[0]
+    draft = reward.source()
+    assert draft.name == "source" and draft.model.lm_head.weight.equal(SOURCE.model.lm_head.weight)
+    assert model.generate(PROMPT, max_new_tokens=12, draft=draft) == by_hand(PROMPT, 12, 0.5)[0]
     assert "warning" not in capfd.readouterr().err.lower()
 
 

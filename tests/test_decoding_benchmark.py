@@ -110,7 +110,7 @@ def test_a_table_of_random_weights(table: pd.DataFrame) -> None:
 
 
 def test_the_bound_is_bytes_over_bandwidth(table: pd.DataFrame) -> None:
-    assert set(table["bandwidth_from"]) == {"copy"}
+    assert set(table["bandwidth_from"]) == {"measured"}
     bandwidth = table["bandwidth"].iloc[0] * 1e9
     assert 1e8 < bandwidth < 1e13
     target, source = by_hand(32, 24 + 8, 4), by_hand(16, 24 + 8, 4)

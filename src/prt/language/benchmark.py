@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -340,22 +341,24 @@ def _synchronise(device: torch.device) -> None:
 
 
 def _about(device: torch.device) -> tuple[str, float, str]:
-    """On what is measured; the bytes per second of its memory, and whether they are a data sheet's or a copy's here."""
+    """On what is measured; the bytes per second of its memory, and whether a data sheet or a measurement says so."""
     start(device)
     name = device_name(device)
     if name in BANDWIDTH:
         return name, BANDWIDTH[name], "datasheet"
-    return name, _copied(device), "copy"
+    return name, _reached(device), "measured"
 
 
-def _copied(device: torch.device) -> float:
-    """Bytes per second, read and written, of a copy larger than any cache; the best of a few."""
-    here = torch.ones((1 << 30 if device.type == "cuda" else 1 << 28) // 4, device=device)
-    there, times = torch.empty_like(here), []
-    for _ in range(5):
-        _synchronise(device)
-        clock = time.perf_counter()
-        there.copy_(here)
-        _synchronise(device)
-        times.append(time.perf_counter() - clock)
-    return 2 * here.nbytes / min(times)
+def _reached(device: torch.device) -> float:
+    """Bytes per second of memory larger than any cache: the best of a few copies and products with a vector."""
+    size = 16384 if device.type == "cuda" else 8192
+    here, vector = torch.ones(size, size, device=device), torch.ones(size, device=device)
+    there, speeds = torch.empty_like(here), []
+    for count, work in ((2, partial(there.copy_, here)), (1, partial(torch.mv, here, vector))):
+        for _ in range(4):
+            _synchronise(device)
+            clock = time.perf_counter()
+            work()
+            _synchronise(device)
+            speeds.append(count * here.nbytes / (time.perf_counter() - clock))
+    return max(speeds)
