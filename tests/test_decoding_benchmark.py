@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTr
 from prt.errors import InputError
 from prt.language import benchmark
 from prt.language.benchmark import Pair, bytes_moved, bytes_read, decoding
-from prt.language.models import load
+from prt.language.models import load, load_tokenizer
 from prt.language.reward import save_tuned, weights_hash
 
 CPU = torch.device("cpu")
@@ -155,20 +155,11 @@ def test_a_tuned_reward_is_measured_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_prompt_ends_as_the_text_does(folders: Path) -> None:
-    causal = load_causal(folders / "target")
-    here = [str(folders / "target")]
-    ids = benchmark.prompt(causal, 7, 16, here)
-    assert causal.tokenizer.decode(ids[0]).replace(" ", "").endswith("nswer?")  # no colon among its tokens
-    assert benchmark.prompt(causal, 100, 16, here).shape == (1, 100)
-
-
-def load_causal(folder: Path):
-    weights(str(folder), 0)
-    try:
-        return load(str(folder), torch.float32, CPU)
-    finally:
-        for file in folder.glob("*.safetensors"):
-            file.unlink()
+    tokenizer = load_tokenizer(str(folders / "target"))
+    short, long = benchmark.prompt(tokenizer, 7), benchmark.prompt(tokenizer, 1000)
+    assert (short.shape, long.shape) == ((1, 7), (1, 1000))
+    whole = tokenizer(benchmark.PROMPT, add_special_tokens=False)["input_ids"]
+    assert short[0].tolist() == whole[-7:] and long[0, -len(whole) :].tolist() == whole
 
 
 def test_bad_input(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -181,9 +172,12 @@ def test_bad_input(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError, match="unknown precision 'bf61': did you mean 'bf16'"):
         decoding(pair, 24, 16, 1, "bf61", CPU)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match="a prompt of 120 tokens and 16 new ones exceed the context of 128 tokens"):
-        decoding(pair, 120, 16, 1, "fp32", CPU)
+    decoding([], 24, 16, 1, "fp32", CPU)
     assert "compiled steps are not measured: they need a C++ compiler" in capsys.readouterr().err
+    with pytest.raises(InputError, match="136 tokens, but the context of big is 128; take fewer"):
+        decoding(pair, 120, 16, 1, "fp32", CPU)
     other = architecture(tmp_path / "other", letters=LETTERS[::-1])
-    with pytest.raises(InputError, match="big and reward have different tokenizers"):
-        decoding([Pair("other", other, "big", target)], 24, 16, 1, "fp32", CPU, compiled=False)
+    with pytest.raises(InputError, match="big and other have different tokenizers"):
+        decoding([Pair("other", other, "big", target)], 24, 16, 1, "fp32", CPU)
+    with pytest.raises(InputError, match=r"there is no model in .*nowhere"):
+        decoding([Pair("small", source, "big", str(tmp_path / "nowhere"))], 24, 16, 1, "fp32", CPU)

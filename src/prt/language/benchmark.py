@@ -24,11 +24,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig, DynamicCache, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CompileConfig,
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+)
 
 from prt.errors import InputError, known
 from prt.language import composed, speculative
-from prt.language.models import Causal, load, load_tokenizer
+from prt.language.models import Causal, load, load_tokenizer, shared_ids, vocabulary
 from prt.language.reward import load_tuned
 from prt.measure import apart, check, device_name, forget_peak, memory, start
 from prt.progress import progress
@@ -123,6 +130,8 @@ def decoding(
     check({"number of prompt tokens": prompt_tokens, "number of repeats": repeats}, device)
     if new_tokens < LEAST:
         raise InputError(f"{new_tokens} new tokens are too few to time; take {LEAST} or more.")
+    for pair in pairs:
+        _must_fit(pair, prompt_tokens + new_tokens)
     variants = ["eager", "static"]
     if compiled and device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         print("compiled steps are not measured: they need a C++ compiler, and there is no g++.", file=sys.stderr)
@@ -240,7 +249,7 @@ def _decode(
     """Every variant of one method on one pair."""
     before = start(device)
     model, draft = _models(pair, method, DTYPES[precision], device)
-    ids = prompt(model, prompt_tokens, new_tokens, (pair.source_folder, pair.target_folder)).to(device)
+    ids = prompt(model.tokenizer, prompt_tokens).to(device)
     found = {}
     for variant in variants:
         forget_peak(device)
@@ -286,22 +295,23 @@ def _models(pair: Pair, method: str, dtype: torch.dtype, device: torch.device) -
     return decoder, model(pair.source_folder, pair.source) if method == "prt_speculative" else None
 
 
-def prompt(model: Causal, prompt_tokens: int, new_tokens: int, folders: Sequence[str]) -> Tensor:
-    """The last ``prompt_tokens`` ids (1, positions) of a text with word problems, repeated as often as needed.
+def prompt(tokenizer: PreTrainedTokenizerBase, tokens: int) -> Tensor:
+    """The last ``tokens`` ids (1, positions) of a text with word problems, repeated as often as needed."""
+    one = len(tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
+    text = "\n\n".join([PROMPT] * ceil(tokens / one))
+    return torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"][-tokens:]])
 
-    Raises:
-        InputError: if a context is too short for them and ``new_tokens`` more; all methods get the same.
-    """
-    lengths = [getattr(AutoConfig.from_pretrained(f), "max_position_embeddings", None) for f in folders]
-    context = min((length for length in lengths if length is not None), default=None)
-    if context is not None and prompt_tokens + new_tokens > context:
-        raise InputError(
-            f"a prompt of {prompt_tokens} tokens and {new_tokens} new ones exceed the context of {context} tokens; "
-            "take fewer."
-        )
-    one = len(model.tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
-    text = "\n\n".join([PROMPT] * ceil(prompt_tokens / one))
-    return torch.tensor([model.tokenizer(text, add_special_tokens=False)["input_ids"][-prompt_tokens:]])
+
+def _must_fit(pair: Pair, length: int) -> None:
+    """Refuse, before anything is measured, different tokenizers and a context that is too short."""
+    target, source = (vocabulary(load_tokenizer(folder)) for folder in (pair.target_folder, pair.source_folder))
+    shared_ids(target, source, (pair.target, pair.source))
+    for name, folder in ((pair.target, pair.target_folder), (pair.source, pair.source_folder)):
+        context = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+        if context is not None and length > context:
+            raise InputError(
+                f"prompt and new tokens are {length} tokens, but the context of {name} is {context}; take fewer."
+            )
 
 
 def _options(variant: str, device: torch.device) -> dict[str, Any]:
