@@ -180,16 +180,26 @@ def test_samples_are_of_the_whole_distribution():
 def test_a_reward_from_its_folder_on_a_target_from_its_folder(tmp_path, capfd):
     TARGET.model.save_pretrained(tmp_path / "target")
     letters().save_pretrained(tmp_path / "target")
-    reward = load_reward(saved(tmp_path / "reward"))
-    model = reward.on(str(tmp_path / "target"), strength=0.5, name="big")
+    model = load_reward(saved(tmp_path / "reward")).on(str(tmp_path / "target"), strength=0.5, name="big")
     assert model.generate(PROMPT, max_new_tokens=12) == by_hand(PROMPT, 12, 0.5)[0]
     assert (model.target.name, model.reward.name) == ("big", "source prt")
     # What a user says, in the format that the reward was tuned with; the target has none.
     assert model.generate("hi", max_new_tokens=12, chat=True) == by_hand("u, hi.a, ", 12, 0.5)[0]
-    draft = reward.source()
-    assert draft.name == "source" and draft.model.lm_head.weight.equal(SOURCE.model.lm_head.weight)
-    assert model.generate(PROMPT, max_new_tokens=12, draft=draft) == by_hand(PROMPT, 12, 0.5)[0]
     assert "warning" not in capfd.readouterr().err.lower()
+
+
+def test_the_command(prt, tmp_path):
+    TARGET.model.save_pretrained(tmp_path / "target")
+    letters().save_pretrained(tmp_path / "target")
+    given = ["generate", "--reward", saved(tmp_path / "reward"), "--target", tmp_path / "target", "--device", "cpu"]
+    answer, logs = by_hand(PROMPT, 12)
+    assert prt(*given, "--max-new-tokens", 12, PROMPT)[:2] == (0, answer + "\n")
+    # The source drafts: the same text. Then the next tokens, one block for each.
+    code, said, _ = prt(*given, "--max-new-tokens", 12, "--draft", tmp_path / "base", "--top", PROMPT)
+    assert code == 0 and said.startswith(answer + "\ntoken 0, ")
+    assert said.count("without the reward") == len(logs)
+    code, said, complaint = prt(*given, "--max-new-tokens", 60, PROMPT)
+    assert (code, said) == (1, "") and "exceed the context of 64 tokens" in complaint.splitlines()[-1]
 
 
 def test_bad_input(tmp_path):

@@ -41,18 +41,6 @@ class Reward:
         model = self.causal.model
         return Rewarded(load(target, model.dtype, model.device, name), self.causal, strength)
 
-    def source(self, base: str | None = None) -> Causal:
-        """The pretrained model that the reward was tuned on, which can draft in speculative decoding.
-
-        Args:
-            base: its folder or name on the hub, if it is no longer where the manifest says.
-
-        Raises:
-            InputError: if it cannot be had.
-        """
-        known, model = self.manifest["base"], self.causal.model
-        return load(base or known["spec"], model.dtype, model.device, known["name"])
-
 
 def load_reward(
     folder: str | Path,
