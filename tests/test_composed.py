@@ -1,5 +1,6 @@
 """The composed model: token for token what the equations say, through transformers' generate and lm-eval's HFLM."""
 
+import logging
 from threading import Thread
 
 import pytest
@@ -161,7 +162,8 @@ def test_a_wide_beam_finds_the_likeliest_continuation(text):
     assert out[0, -2:].tolist() == best
 
 
-def test_static_caches_and_compiled_steps_equal_the_dynamic_cache():
+def test_static_caches_and_compiled_steps_equal_the_dynamic_cache(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # to caplog
     plain = TWO.model.generate(**ids(PROMPT, "so"), max_new_tokens=12, do_sample=False)
     options = dict(max_new_tokens=12, do_sample=False, cache_implementation="static")
     assert TWO.model.generate(**ids(PROMPT, "so"), **options).equal(plain)
@@ -185,6 +187,7 @@ def test_static_caches_and_compiled_steps_equal_the_dynamic_cache():
         PRT.model.generate(**ids(PROMPT), max_new_tokens=12, do_sample=False)
     )
     assert len(steps) == 2 * 11 and len(set(map(id, steps))) == 2  # one graph for each model
+    assert "Compilation will be skipped" not in caplog.text
 
 
 def test_stop_strings_and_streaming():

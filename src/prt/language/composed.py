@@ -126,6 +126,10 @@ class Composed(PreTrainedModel, GenerationMixin):
         total.index_fill_(-1, self.barred, -torch.inf)
         return CausalLMOutputWithPast(logits=total, past_key_values=cache)
 
+    def _valid_auto_compile_criteria(self, *_: Any) -> bool:
+        """Never as a whole: every model compiles a step of its own, see :func:`make_cache`."""
+        return False
+
     def _prepare_cache_for_generation(
         self,
         generation_config: GenerationConfig,
