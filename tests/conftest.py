@@ -177,8 +177,8 @@ def spoken() -> dict[str, Any]:
         item["panels"] = panels
     language["figure7"]["alphas"] = [0, 0.1]
     language["table3"] |= {"pairs": [[source, target]], "new_tokens": 16, "repeats": 2}
-    for settings in language["benchmarks"].values():
-        settings |= {"limit": 6, "generation": {"max_gen_toks": 8}}
+    for benchmark in language["benchmarks"].values():
+        benchmark |= {"limit": 6, "generation": {"max_gen_toks": 8}}
     return config
 
 

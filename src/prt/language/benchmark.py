@@ -34,9 +34,10 @@ from transformers import (
 )
 
 from prt.errors import InputError, known
-from prt.language import composed, speculative
+from prt.language import composed
 from prt.language.models import Causal, load, load_tokenizer, shared_ids, vocabulary
 from prt.language.reward import load_tuned
+from prt.language.speculative import Speculative, Statistics
 from prt.measure import apart, check, device_name, forget_peak, memory, start
 from prt.progress import progress
 
@@ -92,7 +93,7 @@ class Measured:
     per_token: list[float] = field(default_factory=list)
     per_round: list[float] = field(default_factory=list)  # k drafts and their verification
     memory: float = 0.0
-    statistics: speculative.Statistics | None = None
+    statistics: Statistics | None = None
 
 
 def decoding(
@@ -223,7 +224,7 @@ def _rows(place: list[Any], measured: Measured, bound: float, alone: float) -> l
     return [[*place, *row] for row in rows]
 
 
-def _acceptance(statistics: speculative.Statistics | None) -> float:
+def _acceptance(statistics: Statistics | None) -> float:
     return statistics.accepted / statistics.drafted if statistics is not None else 0.0
 
 
@@ -231,7 +232,7 @@ def _supposed(measured: Measured) -> Measured:
     """The same rounds, in which a share :data:`SUPPOSED` of the drafts were accepted."""
     rounds = 1000
     kept = round(rounds * DRAFTED * SUPPOSED)
-    statistics = speculative.Statistics(rounds * DRAFTED, kept, rounds, rounds + kept)
+    statistics = Statistics(rounds * DRAFTED, kept, rounds, rounds + kept)
     per_token = [t / (1 + DRAFTED * SUPPOSED) for t in measured.per_round]
     return Measured(per_token, measured.per_round, measured.memory, statistics)
 
@@ -249,15 +250,16 @@ def _decode(
     """Every variant of one method on one pair."""
     before = start(device)
     model, draft = _models(pair, method, DTYPES[precision], device)
+    drafting = None if draft is None else Speculative(model, draft, DRAFTED)
     ids = prompt(model.tokenizer, prompt_tokens).to(device)
     found = {}
     for variant in variants:
         forget_peak(device)
         options, measured = _options(variant, device), Measured()
-        _run(model, draft, ids, new_tokens, options)
+        _run(model, drafting, ids, new_tokens, options)
         for _ in range(repeats):
-            short, few = _run(model, draft, ids, SHORT, options)
-            whole, many = _run(model, draft, ids, new_tokens, options)
+            short, few = _run(model, drafting, ids, SHORT, options)
+            whole, many = _run(model, drafting, ids, new_tokens, options)
             measured.per_token.append(1000 * (whole - short) / (new_tokens - SHORT))
             if few is not None and many is not None:
                 rounds = many.target_forwards - few.target_forwards
@@ -328,17 +330,17 @@ def _options(variant: str, device: torch.device) -> dict[str, Any]:
 
 @torch.no_grad()
 def _run(
-    model: Causal, draft: Causal | None, ids: Tensor, new_tokens: int, options: dict[str, Any]
-) -> tuple[float, speculative.Statistics | None]:
+    model: Causal, drafting: Speculative | None, ids: Tensor, new_tokens: int, options: dict[str, Any]
+) -> tuple[float, Statistics | None]:
     """Seconds that a prompt and so many new tokens take, and what speculative decoding did."""
     network: Any = model.model
     statistics, options = None, options | {"max_new_tokens": new_tokens, "do_sample": False}
     _synchronise(ids.device)
     clock = time.perf_counter()
-    if draft is None:
+    if drafting is None:
         out = network.generate(ids, attention_mask=torch.ones_like(ids), **options)
     else:
-        out, statistics = speculative.generate(model, draft, ids, drafted=DRAFTED, **options)
+        out, statistics = drafting.generate(ids, **options)
     _synchronise(ids.device)
     seconds = time.perf_counter() - clock
     assert out.shape[1] == ids.shape[1] + new_tokens

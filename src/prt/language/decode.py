@@ -14,9 +14,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from prt import combine
 from prt.errors import InputError
-from prt.language import composed, speculative
+from prt.language import composed
 from prt.language.models import Causal, load, shared_ids, vocabulary
 from prt.language.reward import load_tuned, read_manifest
+from prt.language.speculative import Speculative
 
 TOP = 5  # tokens that are shown of a distribution, as in Figure 5
 BEFORE = 40  # characters of the text before a position that are shown
@@ -165,7 +166,7 @@ class Rewarded:
         if stop:
             options["stop_strings"] = list(stop)
         if draft is not None:
-            return speculative.generate(self.composed, draft, ids, **options)[0]
+            return Speculative(self.composed, draft).generate(ids, **options)[0]
         model: Any = self.composed.model
         # One prompt has no padding, whatever stands for it (often the end of text, which may well be in a prompt).
         mask = torch.ones_like(ids)
