@@ -131,7 +131,7 @@ def test_the_bound_is_bytes_over_bandwidth(table: pd.DataFrame) -> None:
 
 def test_the_time_of_a_round_where_nothing_is_accepted(table: pd.DataFrame) -> None:
     """Then a round gives one token, and what 0.8 accepted would make of it is its time over 4.2."""
-    measured = benchmark.Measured([2.0, 4.0], [2.0, 4.0], 0.0, benchmark.speculative.Statistics(120, 0, 30, 30))
+    measured = benchmark.Measured([2.0, 4.0], [2.0, 4.0], 0.0, benchmark.Statistics(120, 0, 30, 30))
     assert benchmark._supposed(measured).per_token == pytest.approx([2 / 4.2, 4 / 4.2])
     assert values(table, "acceptance")["prt_speculative", "eager"] < 0.5
     times = values(table, "time_per_token")
