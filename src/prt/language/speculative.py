@@ -78,6 +78,8 @@ class _Reader:
 class Speculative:
     """Generates as a composed model does, only faster: the same tokens greedily, the same distribution sampled.
 
+    That is up to rounding: in half precision, several tokens read at once can be rounded otherwise than one by one.
+
     Args:
         model: a composed model (:func:`prt.language.composed.prt` and the like).
         draft: what takes the target's place in drafting; for PRT the reward's source.
@@ -154,7 +156,7 @@ class Speculative:
         def distribution(text: Tensor, logits: Tensor, barred: Tensor) -> Tensor:
             """Of the token after ``text``, (tokens,), as generate() would have it; greedily all on one token."""
             prefix: Any = text
-            scores = logits_processor(prefix, logits.index_fill(-1, barred, -torch.inf)[None])[0]
+            scores = logits_processor(prefix, logits.index_fill_(-1, barred, -torch.inf)[None])[0]
             return scores.softmax(-1) if generation_config.do_sample else one_hot(scores.argmax(), rows).float()
 
         def grown(text: Tensor, probabilities: Tensor) -> Tensor:
