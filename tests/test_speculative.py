@@ -190,10 +190,10 @@ def p_value(draft: Causal, samples: int) -> float:
 
 def test_sampling_equals_the_exact_distribution(monkeypatch):
     """Drafts are kept, rejected and followed by a token of the target; rules that are slightly wrong are found out."""
-    assert p_value(DRAFT, 600) > 0.01
+    assert p_value(DRAFT, 400) > 0.01
     with monkeypatch.context() as patch:
         patch.setattr(speculative, "accept", lambda tokens, q, p: len(q))  # keeps whatever is drafted
-        assert p_value(DRAFT, 100) < 1e-4
+        assert p_value(DRAFT, 60) < 1e-4
     with monkeypatch.context() as patch:
         patch.setattr(speculative, "residual", lambda p, q: p)  # forgets that q had its chance
         assert p_value(DRAFT, 200) < 1e-4
@@ -236,7 +236,7 @@ def test_static_caches_and_compiled_steps():
 
     compiled = CompileConfig(fullgraph=True, backend=backend, mode=None)
     compiled._compile_all_devices = True
-    for text in PROMPTS[:4]:
+    for text in PROMPTS[:3]:
         plain = PRT.model.generate(ids(text), max_length=30, do_sample=False)[0].tolist()
         for more in ({}, {"compile_config": compiled}):
             how = dict(max_length=30, do_sample=False, cache_implementation="static") | more
