@@ -77,7 +77,7 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
         logits = network(input_ids=ids[:, :-1], position_ids=positions[:, :-1], use_cache=False).logits
         return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
-    origin = {"size": size, "corpus": {corpus: asdict(texts)}, "recipe": asdict(recipe), "seed": seed}
+    origin = {"size": size, "corpus": {corpus: texts}, "recipe": asdict(recipe), "seed": seed}
     fit(
         network.model,  # every parameter: the output layer is its embedding
         loss,
