@@ -279,7 +279,8 @@ def test_the_folder_is_an_ordinary_model(folder: Path) -> None:
         prompt.input_ids.shape[1] + 3,
     )
     origin = json.loads((folder / "origin.json").read_text())
-    assert (origin["size"], origin["seed"], list(origin["corpus"])) == ("s", 0, ["poor"])
+    assert (origin["size"], origin["seed"], origin["vocabulary"]) == ("s", 0, mine.sha256)
+    assert origin["corpus"] == {"poor": text.CORPORA["poor"]}
 
 
 @pytest.mark.parametrize("size", pretrain_text.SIZES)

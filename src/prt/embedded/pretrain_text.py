@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prt.embedded.text import CORPORA, batch, tokenizer
 from prt.errors import known
 from prt.files import remove, replacing, write_json
+from prt.language.models import vocabulary
 from prt.training import Recipe, fit
 
 # Hidden size; heads of 16, two layers, an MLP of twice the hidden size.
@@ -77,7 +78,8 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
         logits = network(input_ids=ids[:, :-1], position_ids=positions[:, :-1], use_cache=False).logits
         return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
-    origin = {"size": size, "corpus": {corpus: texts}, "recipe": asdict(recipe), "seed": seed}
+    words = vocabulary(tokenizer()).sha256
+    origin = {"size": size, "corpus": {corpus: texts}, "vocabulary": words, "recipe": asdict(recipe), "seed": seed}
     fit(
         network.model,  # every parameter: the output layer is its embedding
         loss,
