@@ -205,21 +205,6 @@ def test_the_tokenizer_gives_every_text_back() -> None:
     assert again.backend_tokenizer.to_str() == words.backend_tokenizer.to_str()
 
 
-def test_the_chat_template_is_tulus() -> None:
-    """With the assistant's tokens marked, the end token among them; as the corpora's chats are written."""
-    words = text.tokenizer()
-    chat = tasks.chats()[0]["messages"]
-    asked, said = (turn["content"] for turn in chat)
-    whole = words.apply_chat_template(chat, tokenize=False)
-    assert whole == f"<|user|>\n{asked}\n<|assistant|>\n{said}<|endoftext|>"
-    prompt = words.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
-    assert whole == f"{prompt}{said}<|endoftext|>"
-    tokens = words.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
-    marked = [i for i, mine in zip(tokens["input_ids"], tokens["assistant_masks"], strict=True) if mine]
-    assert words.decode(marked) == f"{said}<|endoftext|>"
-    assert text.KINDS["talk"](Random(1)).startswith("<|user|>\n")
-
-
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
     """Whole documents one after the other, with positions that start anew; another seed, step or corpus differs."""
     corpus, words = text.CORPORA["poor"], text.tokenizer()
@@ -257,7 +242,6 @@ def test_documents_of_one_row_do_not_see_each_other() -> None:
 def test_the_folder_is_an_ordinary_model(folder: Path) -> None:
     """It loads with its tokenizer, generates, and shares its vocabulary with the rest of the family."""
     assert sorted(file.name for file in folder.iterdir()) == [
-        "chat_template.jinja",
         "config.json",
         "generation_config.json",
         WEIGHTS,
@@ -267,7 +251,6 @@ def test_the_folder_is_an_ordinary_model(folder: Path) -> None:
     ]
     assert not list(folder.parent.glob("checkpoint*"))
     causal = load(str(folder), torch.float32, torch.device("cpu"))
-    assert causal.tokenizer.get_chat_template() == text.CHAT_TEMPLATE
     assert causal.model.config.tie_word_embeddings
     assert causal.model.get_output_embeddings().weight is causal.model.get_input_embeddings().weight
     mine = vocabulary(causal.tokenizer)

@@ -28,14 +28,6 @@ from prt.embedded.tasks import (
 VOCABULARY = 384
 SAMPLE = 20_000
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
-# Tulu v2's chat format; the marks say which tokens are the assistant's.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' }}"
-    "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '' if loop.last else '\\n' }}"
-    "{% else %}{{ message['content'] + '\\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
-)
 
 
 def _pair(random: Random) -> tuple[int, int]:
@@ -214,7 +206,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
         pad_token=PAD,
         unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
-        chat_template=CHAT_TEMPLATE,
     )
 
 
