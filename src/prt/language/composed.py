@@ -153,10 +153,6 @@ class Composed(PreTrainedModel, GenerationMixin):
         model_kwargs["past_key_values"] = ComposedCache(caches, steps)
         return None
 
-    def _valid_auto_compile_criteria(self, model_kwargs: dict[str, Any], generation_config: GenerationConfig) -> bool:
-        """No: the models' steps are compiled, one by one, and not their sum."""
-        return False
-
 
 def fitted(target: Causal, others: Sequence[Causal]) -> tuple[int, Tensor]:
     """The tokens of the target's tokenizer, and the ids that do not mean the same token in all models (on its device).

@@ -15,9 +15,12 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from prt.errors import InputError, first_line
 from prt.files import fingerprint, write_json
+
+logging.disable_progress_bar()  # of loading and saving: half lines in a log
 
 # What is fetched of a model: no pickled weights, and no second copy in a format of its own.
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]

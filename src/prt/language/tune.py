@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import logging as hf_logging
 
 from prt.errors import InputError, known
 from prt.files import fingerprint, read_json, write_json, write_text
@@ -381,7 +380,6 @@ def tune(
             finite, …
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
-    hf_logging.disable_progress_bar()  # of loading and saving; training has its own
     known(method, ("ft", "prt"), "tuning method")
     if not 0 <= alpha < math.inf:
         raise InputError(f"alpha is {alpha}, but the weight of entropy maximisation cannot be negative; use 0 or more.")
