@@ -93,7 +93,7 @@ rule tune_language:
         "../../environment.yml"
     threads: lambda wc: cores_of(gpus_of_tuning(wc))
     resources:
-        mem_mb=lambda wc, attempt: 32000 * max(1, gpus_of_tuning(wc)) * attempt,
+        mem_mb=lambda wc, attempt: (64000 * gpus_of_tuning(wc) or 4000) * attempt,
         runtime=growing(1440),
         gpu=gpus_of_tuning,
         device=lambda wc: "cuda" if gpus_of_tuning(wc) else "cpu",

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def load_reward(
         raise InputError(
             f"{folder} holds a fine-tuned model (method {manifest['method']}), no reward; tune with method prt."
         )
-    return Reward(load_tuned(folder, dtype, torch.device(device), base), manifest)
+    causal = load_tuned(folder, dtype, torch.device(device), base)
+    return Reward(replace(causal, name=manifest["base"]["name"]), manifest)
 
 
 class Rewarded:
