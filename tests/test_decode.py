@@ -182,7 +182,7 @@ def test_a_reward_from_its_folder_on_a_target_from_its_folder(tmp_path, capfd):
     letters().save_pretrained(tmp_path / "target")
     model = load_reward(saved(tmp_path / "reward")).on(str(tmp_path / "target"), strength=0.5, name="big")
     assert model.generate(PROMPT, max_new_tokens=12) == by_hand(PROMPT, 12, 0.5)[0]
-    assert (model.target.name, model.reward.name) == ("big", "source prt")
+    assert (model.target.name, model.reward.name) == ("big", "source")
     # What a user says, in the format that the reward was tuned with; the target has none.
     assert model.generate("hi", max_new_tokens=12, chat=True) == by_hand("u, hi.a, ", 12, 0.5)[0]
     assert "warning" not in capfd.readouterr().err.lower()
