@@ -431,7 +431,7 @@ DRAWINGS = {
     "strength": ("strength", "draw", SUMMARY),
     "theory-table": ("theory_table", "draw", [*PLACE, "target", "alpha", "seed", "epsilon", "C", "bound"]),
     "costs-table": ("costs_table", "draw", ["table", *COSTS, "batch", "unit", "peak_from"]),
-    "decoding-table": ("decoding_table", "draw", [*COSTS, "prompt_tokens", "new_tokens", "repeats"]),
+    "decoding-table": ("decoding_table", "draw", [*COSTS, "weights", "prompt_tokens", "new_tokens", "repeats"]),
     "noise-table": ("noise_table", "draw", ["dataset", "source", "target", "reward", *RESULT]),
     "ledger": (
         "ledger",
@@ -465,6 +465,7 @@ def figure(
 ) -> None:
     """Draw a figure as PDF and PNG, with the rows it shows as CSV."""
     import importlib
+    import inspect
 
     known(name, DRAWINGS, "figure")
     import pandas as pd
@@ -477,9 +478,17 @@ def figure(
     if name.endswith("-bars"):
         more["panels"] = parsed(panels, "--panels", PANELS)
     if published is not None:
-        more |= {"published": read_csv(published), "names": parsed(names, "--names", NAMES)}
+        more["published"] = read_csv(published)
+    if names != "{}":
+        more["names"] = parsed(names, "--names", NAMES)
     if comparison is not None:
         more["comparison"] = read_csv(comparison)
+    taken = inspect.signature(draw).parameters
+    for option in more:
+        if option not in taken:
+            raise InputError(f"the figure {name} takes no --{option}; leave it out.")
+    if "comparison" in taken and comparison is None:
+        raise InputError(f"the figure {name} needs --comparison, the table of differences that belongs to the summary.")
     chosen = parsed(select, "--select", SELECTION)
     draw(pd.concat([read_table(t, chosen, columns) for t in table], ignore_index=True), stem=out, **more)
 

@@ -7,6 +7,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from prt.errors import InputError, known
+from prt.language import is_missing
 from prt.language.benchmarks import settings
 
 # Named here, too, as prt.vision.datasets takes seconds to import.
@@ -67,8 +68,8 @@ def _check_language(language: dict[str, Any]) -> None:
         settings(name, own)
     bars = language.get("bars", {})
     items = [(name, language[name]) for name in ("figure7", "table4", "table6") if name in language]
-    for name, used in [(n, b) for n, item in bars.items() for b in item["benchmarks"]] + [
-        (n, item["benchmark"]) for n, item in [*items, *language.get("next_tokens", {}).items()]
+    for name, used in [(n, b) for n, item in [*bars.items(), *items] for b in item["benchmarks"]] + [
+        (n, item["benchmark"]) for n, item in language.get("next_tokens", {}).items()
     ]:
         known(used, benchmarks, f"benchmark of {name}")
     for panel in [panel for item in [*bars.values(), *(item for _, item in items)] for panel in item["panels"]]:
@@ -79,6 +80,15 @@ def _check_language(language: dict[str, Any]) -> None:
             known(name, models, "language model")
     for name in [name for pair in language.get("table3", {}).get("pairs", []) for name in pair]:
         known(name, models, "language model of table3")
+    for name, model in models.items():
+        if "spec" in model and is_missing(model["spec"]):
+            raise InputError(
+                f"the language model '{name}' is to be in {model['spec']}, where there is no config.json; name a folder "
+                "that a model was saved to, or one on the Hugging Face hub as OWNER/NAME."
+            )
+    for name, item in items:
+        if language.get("in_one_job") and item.get("seeds", language["seeds"]) != language["seeds"]:
+            raise InputError(f"with 'in_one_job' all runs have the same seeds; take those of {name} out.")
     if "table6" in language and "lora" not in language:
         raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
     runs_code = [name for name, own in benchmarks.items() if settings(name, own)["code"]]

@@ -41,8 +41,8 @@ def slug(text):
 
 
 def cores_of(gpus):
-    """CPU cores of a job: more than one only with a GPU to keep busy (slurm/config.yaml counts on it)."""
-    return 8 if gpus else 1
+    """CPU cores of a job: more than one only with GPUs to keep busy (slurm/config.yaml counts on it)."""
+    return 8 * gpus or 1
 
 
 def growing(amount):

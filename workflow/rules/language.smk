@@ -93,7 +93,8 @@ rule tune_language:
         "../../environment.yml"
     threads: lambda wc: cores_of(gpus_of_tuning(wc))
     resources:
-        mem_mb=lambda wc, attempt: (64000 * gpus_of_tuning(wc) or 4000) * attempt,
+        mem_mb=memory_of_tuning,
+        nodes=1,
         runtime=growing(1440),
         gpu=gpus_of_tuning,
         device=lambda wc: "cuda" if gpus_of_tuning(wc) else "cpu",
@@ -109,7 +110,9 @@ rule tune_language:
         dataset=slug(LANGUAGE["data"]["source"]),
         seeds=lambda wc: [f"--seed {seed}" for seed in seeds_of_job(wc)],
         out=subpath(output[0], ancestor=2),
-        checkpoints=f"{LANGUAGE_TOP}/checkpoints/{{model}}/{{tuning}}",
+        checkpoints=per_run_name(
+            f"{LANGUAGE_TOP}/checkpoints/{{model}}/{{tuning}}", "run"
+        ),
     shell:
         "{params.launch} prt language tune --spec {params.spec:q} --name {wildcards.model} --data {params.data} --dataset {params.dataset} "
         "--method {params.method} --alpha {params.alpha} --recipe {params.recipe:q} {params.lora} "
@@ -132,7 +135,7 @@ rule evaluate:
     threads: lambda wc: cores_of(gpus_of_model(wc))
     resources:
         mem_mb=lambda wc, attempt: int(8000 + 3000 * weights_of(wc)) * attempt,
-        runtime=lambda wc, attempt: int(120 + 30 * weights_of(wc)) * attempt,
+        runtime=minutes_of_evaluation,
         gpu=gpus_of_model,
         device=lambda wc: "cuda" if gpus_of_model(wc) else "cpu",
     params:
@@ -151,30 +154,27 @@ rule evaluate:
         "--device {resources.device} --out {output} 2> {log}"
 
 
-# All cells of the transfer tables of one benchmark.
+# The transfer tables of one item or one benchmark.
 rule language_transfer:
     input:
-        lambda wc: measured(wc.benchmark),
+        lambda wc: measured(wc.part),
     output:
         expand(
-            f"{LANGUAGE_TOP}/transfer/{{benchmark}}/{{table}}.csv",
+            f"{LANGUAGE_TOP}/transfer/{{part}}/{{table}}.csv",
             table=["transfer", "summary", "comparison"],
             allow_missing=True,
         ),
     log:
-        f"{LANGUAGE_LOGS}/transfer/{{benchmark}}.log",
+        f"{LANGUAGE_LOGS}/transfer/{{part}}.log",
     benchmark:
-        f"{LANGUAGE_COSTS}/transfer/{{benchmark}}.tsv"
+        f"{LANGUAGE_COSTS}/transfer/{{part}}.tsv"
     conda:
         "../../environment.yml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        pairs=lambda wc: [
-            f"--pair {source}:{target}"
-            for source, target in language_pairs(wc.benchmark)
-        ],
+        pairs=lambda wc: language_pairs(wc.part),
         out=subpath(output[0], parent=True),
     shell:
         "prt language transfer {input} {params.pairs} --out {params.out} 2> {log}"
@@ -185,7 +185,7 @@ rule language_collect:
     input:
         expand(
             f"{LANGUAGE_TOP}/transfer/{{benchmark}}/{{table}}.csv",
-            benchmark=[name for name in BENCHMARKS if evaluated(name)],
+            benchmark=[name for name in BENCHMARKS if pairs_of_part(name)],
             allow_missing=True,
         ),
     output:

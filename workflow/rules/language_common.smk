@@ -2,7 +2,7 @@
 import shlex
 from pathlib import Path
 
-from prt.language.benchmarks import folder, is_file
+from prt.language.benchmarks import folder, is_file, settings
 
 LANGUAGE = config["language"]
 LANGUAGE_TOP = f"results/{EXPERIMENT}/language"
@@ -20,6 +20,7 @@ wildcard_constraints:
     target="|".join(map(re.escape, MODELS)),
     tuning=r"(ft|prt)(-lora)?(_[0-9.e+-]+)?",
     benchmark="|".join(map(re.escape, BENCHMARKS)),
+    part=r"[A-Za-z0-9_-]+",
 
 
 def is_pretrained_here(model):
@@ -63,7 +64,7 @@ def used_models():
     """The models that the configuration's items need."""
     found = [
         model
-        for _, panel, *_ in transfers()
+        for _, _, panel, *_ in transfers()
         for model in (panel["source"], *panel["targets"])
     ]
     for item in NEXT_TOKENS.values():
@@ -74,27 +75,26 @@ def used_models():
 
 
 def transfers():
-    """(benchmark, panel, seeds, αs, whether by LoRA) of everything that an item of the configuration compares."""
-    seeds, found = LANGUAGE["seeds"], []
-    for item in BARS.values():
-        for benchmark in item["benchmarks"]:
-            for panel in item["panels"]:
-                found.append((benchmark, panel, seeds, [0], False))
-    for name, lora in (("figure7", False), ("table4", False), ("table6", True)):
-        if name in LANGUAGE:
-            item = LANGUAGE[name]
-            for panel in item["panels"]:
-                alphas = item.get("alphas", [0])
-                found.append(
-                    (
-                        item["benchmark"],
-                        panel,
-                        item.get("seeds", seeds),
-                        alphas,
-                        lora,
-                    )
-                )
-    return found
+    """(item, benchmark, panel, seeds, αs, whether by LoRA) of everything that the configuration's items compare."""
+    items = [(name, item, False) for name, item in BARS.items()]
+    items += [
+        (name, LANGUAGE[name], name == "table6")
+        for name in ("figure7", "table4", "table6")
+        if name in LANGUAGE
+    ]
+    return [
+        (
+            name,
+            benchmark,
+            panel,
+            item.get("seeds", LANGUAGE["seeds"]),
+            item.get("alphas", [0]),
+            lora,
+        )
+        for name, item, lora in items
+        for benchmark in item["benchmarks"]
+        for panel in item["panels"]
+    ]
 
 
 def run_of(method, alpha, lora):
@@ -103,12 +103,10 @@ def run_of(method, alpha, lora):
     return name if method == "ft" else f"{name}_{alpha:g}"
 
 
-def cells(benchmark, target):
-    """Name → facts of everything that is measured of a target on a benchmark."""
-    found = {"pretrained": {"method": "pretrained"}}
+def cells(benchmark, target, part=None):
+    """Name → facts of everything that is measured of a target on a benchmark, for an item or for all."""
+    found = {}
     methods = LANGUAGE["methods"]
-    if "instruct" in methods and "instruct" in MODELS[target]:
-        found["instruct"] = {"method": "instruct"}
 
     def add(method, run, **facts):
         for seed in facts.pop("seeds"):
@@ -121,13 +119,17 @@ def cells(benchmark, target):
                 **facts,
             }
 
-    for name, panel, seeds, alphas, lora in transfers():
+    for item, name, panel, seeds, alphas, lora in transfers():
         source = panel["source"]
-        if name != benchmark or target not in (source, *panel["targets"]):
+        elsewhere = target not in (source, *panel["targets"])
+        if name != benchmark or elsewhere or part not in (None, item):
             continue
+        found["pretrained"] = {"method": "pretrained"}
+        if "instruct" in methods and "instruct" in MODELS[target]:
+            found["instruct"] = {"method": "instruct"}
         facts = {"lora": lora, "seeds": seeds}
         ft = run_of("ft", 0, lora)
-        if ("ft" in methods and not lora) or target == source:
+        if "ft" in methods or target == source:
             add("ft", ft, source=target, alpha=None, **facts)
         if target != source:
             add("eft", ft, source=source, alpha=None, **facts)
@@ -139,17 +141,6 @@ def cells(benchmark, target):
             if "reward" in methods and target == source:
                 add("reward", prt, source=source, alpha=alpha, **facts)
     return found
-
-
-def evaluated(benchmark):
-    """The targets that are measured on a benchmark."""
-    found = [
-        target
-        for name, panel, *_ in transfers()
-        if name == benchmark
-        for target in (panel["source"], *panel["targets"])
-    ]
-    return list(dict.fromkeys(found))
 
 
 def tuned_folder(cell):
@@ -214,24 +205,40 @@ def evaluation_needs(wildcards):
     return list(dict.fromkeys([*found, *benchmark_files(wildcards.benchmark)]))
 
 
-def measured(benchmark):
-    """The folders of every measurement on a benchmark."""
-    return [
-        f"{LANGUAGE_TOP}/evaluated/{benchmark}/{target}/{batch}"
-        for target in evaluated(benchmark)
-        for batch in batches(benchmark, target)
-    ]
-
-
-def language_pairs(benchmark):
-    """(source, target) of every transfer on a benchmark."""
+def pairs_of_part(part):
+    """(benchmark, source, target) of every transfer of an item or a benchmark, the source itself first."""
     found = [
-        (panel["source"], target)
-        for name, panel, *_ in transfers()
-        if name == benchmark
+        (benchmark, panel["source"], target)
+        for item, benchmark, panel, *_ in transfers()
+        if part in (item, benchmark)
         for target in (panel["source"], *panel["targets"])
     ]
     return list(dict.fromkeys(found))
+
+
+def measured(part):
+    """The folders of every measurement of an item or a benchmark."""
+    item = None if part in BENCHMARKS else part
+    found = []
+    for benchmark, _, target in pairs_of_part(part):
+        names = (
+            ["all"] if LANGUAGE.get("in_one_job") else cells(benchmark, target, item)
+        )
+        found += [
+            f"{LANGUAGE_TOP}/evaluated/{benchmark}/{target}/{name}" for name in names
+        ]
+    return list(dict.fromkeys(found))
+
+
+def language_pairs(part):
+    """The pairs of an item or a benchmark, as options."""
+    pairs = [f"--pair {source}:{target}" for _, source, target in pairs_of_part(part)]
+    return list(dict.fromkeys(pairs))
+
+
+def language_table(part, table):
+    """A table of an item or a benchmark."""
+    return f"{LANGUAGE_TOP}/transfer/{part}/{table}.csv"
 
 
 def benchmark_folder(benchmark):
@@ -306,12 +313,29 @@ def tuning_recipe(wildcards):
     return LANGUAGE["recipe"] | by_lora
 
 
-def launch(wildcards):
-    """What starts a tuning on several GPUs: one process for each."""
-    gpus = gpus_of_tuning(wildcards)
+def launch(wildcards, resources, threads):
+    """What starts a tuning on GPUs: one process for each, with its share of the cores."""
+    gpus = resources.get("gpu", 0)
+    if not gpus:
+        return ""
     return (
-        f"torchrun --standalone --nproc-per-node {gpus} --no-python" if gpus > 1 else ""
+        f"OMP_NUM_THREADS={max(1, threads // gpus)} "
+        f"torchrun --standalone --nproc-per-node {gpus} --no-python"
     )
+
+
+def memory_of_tuning(wildcards, attempt):
+    """MB of a tuning: on GPUs every process loads the model in float32, and the reference in bfloat16."""
+    gpus = gpus_of_tuning(wildcards)
+    need = 16000 + 7000 * gpus * billions([wildcards.model]) if gpus else 4000
+    return int(need) * attempt
+
+
+def minutes_of_evaluation(wildcards, attempt):
+    """Minutes of an evaluation, which begins anew when it is killed."""
+    own = BENCHMARKS[wildcards.benchmark]
+    slow = settings(wildcards.benchmark, own)["minutes"]
+    return int(60 + slow * weights_of(wildcards)) * attempt
 
 
 def language_downloads():
@@ -389,13 +413,6 @@ def language_items():
             for table in ("transfer", "summary", "comparison")
         ),
         *(f"{FIGURES}/{name}.pdf" for name in names),
-    ]
-
-
-def language_summaries(benchmarks):
-    """The transfer accuracies on some benchmarks."""
-    return [
-        f"{LANGUAGE_TOP}/transfer/{benchmark}/summary.csv" for benchmark in benchmarks
     ]
 
 

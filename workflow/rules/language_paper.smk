@@ -7,7 +7,7 @@ for name in BARS:
         name:
             name
         input:
-            tables=language_summaries(BARS[name]["benchmarks"]),
+            table=language_table(name, "summary"),
             published=workflow.source_path("../../config/published/figure3.csv"),
         output:
             drawn(
@@ -28,12 +28,11 @@ for name in BARS:
             mem_mb=growing(2000),
             runtime=growing(10),
         params:
-            tables=lambda wc, input: [f"--table {path}" for path in input.tables],
             panels=as_json(BARS[name]["panels"]),
             names=as_json(paper_names()),
             out=subpath(output[0], strip_suffix=".png"),
         shell:
-            "prt figure language-bars {params.tables} --out {params.out} --panels {params.panels:q} "
+            "prt figure language-bars --table {input.table} --out {params.out} --panels {params.panels:q} "
             "--published {input.published} --names {params.names:q} 2> {log}"
 
 
@@ -107,7 +106,7 @@ if "figure7" in LANGUAGE:
 
     rule figure7:
         input:
-            language_summaries([LANGUAGE["figure7"]["benchmark"]]),
+            language_table("figure7", "summary"),
         output:
             drawn(
                 "figure7",
@@ -140,8 +139,8 @@ for name in spread_tables():
         name:
             name
         input:
-            summary=f"{LANGUAGE_TOP}/transfer/{LANGUAGE[name]['benchmark']}/summary.csv",
-            comparison=f"{LANGUAGE_TOP}/transfer/{LANGUAGE[name]['benchmark']}/comparison.csv",
+            summary=language_table(name, "summary"),
+            comparison=language_table(name, "comparison"),
             published=workflow.source_path("../../config/published/paper.csv"),
         output:
             drawn(

@@ -42,7 +42,7 @@ def draw(
     Raises:
         InputError: if the table holds measurements of several devices, precisions, lengths or versions, or one twice.
     """
-    one_of_each(costs, ("device", "precision", "prompt_tokens", "new_tokens", "repeats", "torch"))
+    one_of_each(costs, ("device", "precision", "weights", "prompt_tokens", "new_tokens", "repeats", "torch"))
     rows = costs[costs["quantity"].isin(QUANTITIES)]
     if rows.empty:
         raise InputError("the table has no times of decoding; measure them first.")
@@ -81,7 +81,7 @@ def figure(rows: pd.DataFrame) -> Figure:
                 lines.append((names, texts))
     one = rows.iloc[0]
     foot = (
-        f"{one['device']}; {one['precision']}; torch {one['torch']}; prompt of {one['prompt_tokens']} tokens, "
+        f"{one['device']}; {one['precision']}; torch {one['torch']}; {one['weights']} weights; prompt of {one['prompt_tokens']} tokens, "
         f"{one['new_tokens']} new ones, {one['repeats']} repeats; speed: relative to the target alone; "
         "bound: the bytes that a token must move, at the device's bandwidth"
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -27,7 +26,8 @@ PLACE = ["dataset", "source", "target"]
 MARKS = {"pretrained": "†", "source_ft": "‡"}
 FOOT = (
     "In %: mean ± standard deviation over seeds; below, the 95 % interval over seeds and examples. No better, in "
-    "paired differences, than: † the pretrained target; ‡ the source's own fine-tuned model, kept as it is."
+    "paired differences, than: † the pretrained target; ‡ the source's own fine-tuned model, kept as it is (not marked "
+    "where the target is the source)."
 )
 
 
@@ -61,9 +61,15 @@ def draw(
     save(figure(rows), rows, stem)
 
 
-def draw_lora(summary: pd.DataFrame, comparison: pd.DataFrame, stem: Path, **paper: Any) -> None:
+def draw_lora(
+    summary: pd.DataFrame,
+    comparison: pd.DataFrame,
+    stem: Path,
+    published: pd.DataFrame | None = None,
+    names: Mapping[str, str] | None = None,
+) -> None:
     """Draw Table 6; as :func:`draw`."""
-    draw(summary, comparison, stem, lora=True, **paper)
+    draw(summary, comparison, stem, True, published, names)
 
 
 def select(summary: pd.DataFrame, comparison: pd.DataFrame, lora: bool) -> pd.DataFrame:
@@ -91,7 +97,9 @@ def figure(rows: pd.DataFrame) -> Figure:
     """The table of the rows that :func:`select` gave, with the paper's numbers: a line per target."""
     methods = [method for method in METHODS if rows["method"].eq(method).any()]
     printed = set(rows.loc[rows["paper"].notna(), "method"])
-    groups: list[Group] = [(METHODS[m], ["ours", "paper"] if m in printed else ["ours"]) for m in methods]
+    groups: list[Group] = [
+        (METHODS[m], ["ours", "paper"] if m in printed else ["ours" if printed else "%"]) for m in methods
+    ]
     datasets = rows["dataset"].unique()
     lines: list[Line] = []
     for place, here in sorted(rows.groupby(PLACE, sort=False), key=lambda of: list(datasets).index(of[0][0])):

@@ -40,7 +40,8 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], 
         x = right[-1]
         spans.append((start + SPACE / 2, x))
     feet = textwrap.wrap(foot, int(x / (0.9 * LETTER)))
-    height = LINE * (len(lines) + 2 + len(feet))
+    top = 2 if any(title for title, _ in groups) else 1  # lines of headers
+    height = LINE * (len(lines) + top + len(feet))
 
     drawn = Figure(figsize=(x + 0.2, height + 0.2))
     axis = drawn.add_axes((0, 0, 1, 1))
@@ -54,19 +55,19 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], 
         axis.plot([start, end], [line * LINE] * 2, color=INK, linewidth=thick)
 
     rule(0, 0, x, 1)
-    rule(2, 0, x, 0.6)
-    rule(len(lines) + 2, 0, x, 1)
+    rule(top, 0, x, 0.6)
+    rule(len(lines) + top, 0, x, 1)
     for at, header in zip(left, names, strict=True):
-        write(at, 1, header, fontweight="bold")
+        write(at, top - 1, header, fontweight="bold")
     for (title, _), (start, end) in zip(groups, spans, strict=True):
         if title:
             write((start + end) / 2, 0, title, ha="center", fontweight="bold")
             rule(1, start, end, 0.4)
     for at, header in zip(right, headers, strict=True):
-        write(at, 1, header, ha="right")
+        write(at, top - 1, header, ha="right")
     above: Sequence[str] = [""] * len(names)
-    for number, (own, cells) in enumerate(lines, start=2):
-        if own[0] != above[0] and number > 2:
+    for number, (own, cells) in enumerate(lines, start=top):
+        if own[0] != above[0] and number > top:
             rule(number, 0, x, 0.4)
         for i, (at, name) in enumerate(zip(left, own, strict=True)):
             if own[: i + 1] != above[: i + 1]:
@@ -75,5 +76,5 @@ def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], 
             write(at, number, text, ha="right")
         above = own
     for number, line_of_foot in enumerate(feet):
-        write(0, len(lines) + 2.1 + number, line_of_foot, color="#777777")
+        write(0, len(lines) + top + 0.1 + number, line_of_foot, color="#777777")
     return drawn

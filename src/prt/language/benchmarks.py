@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "data": None,
     "code": False,
     "mean": [],
+    "minutes": 60,
 }
 SETTINGS = ("task", "data", "shots", "chat_template", "limit", "batch", "generation", "headline")
 

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from prt.errors import InputError, first_line
 from prt.files import fingerprint, write_json
+from prt.language import is_missing
 
 logging.disable_progress_bar()  # of loading and saving: half lines in a log
 
@@ -140,8 +141,7 @@ def fetch(spec: str, out: Path) -> None:
 
 def _must_be_there(spec: str) -> None:
     """A folder that is missing would be asked for on the hub."""
-    looks_local = spec.startswith(("/", ".", "~")) or spec.count("/") != 1
-    if not (Path(spec) / "config.json").is_file() and (Path(spec).is_dir() or looks_local):
+    if is_missing(spec):
         raise InputError(
             f"there is no model in {spec} (no config.json); name a folder that a model was saved to, or one on the hub "
             "as OWNER/NAME."
