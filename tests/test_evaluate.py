@@ -231,8 +231,9 @@ def test_ifeval(tiny: Causal, tmp_path: Path) -> None:
     }
     assert result["metrics"] == pytest.approx(four | {"mean": sum(four.values()) / 4})
     assert result["headline"] == "mean"
-    assert result["examples"]["inst_level_strict_acc"] == [2 * 3 / 6, 0, 2 * 3 / 6]
-    assert result["examples"]["mean"][1] == pytest.approx((0 + 0 + 1 + 1 * 3 / 6) / 4)
+    # 4 of 6 instructions: 2/3 and, for each example, half of what it is above or below 2/3 of its own.
+    assert result["examples"]["inst_level_strict_acc"] == pytest.approx([1, 1 / 3, 2 / 3])
+    assert result["examples"]["mean"][1] == pytest.approx((0 + 1 / 3 + 1 + 11 / 12) / 4)
 
 
 def test_humaneval(tiny: Causal, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def costs_frame() -> pd.DataFrame:
                 if method == "prt_speculative":
                     rows.append((*facts, "acceptance", 0.82, 0.02, ""))
     columns = "table source target method variant quantity value std unit".split()
-    facts = {"prompt_tokens": 512, "new_tokens": 128, "repeats": 10, "precision": "bf16"}
+    facts = {"prompt_tokens": 512, "new_tokens": 128, "repeats": 10, "precision": "bf16", "weights": "tuned"}
     return pd.DataFrame(rows, columns=columns).assign(**facts, device="NVIDIA A100-SXM4-80GB", torch="2.14.1")
 
 

@@ -34,6 +34,13 @@ CELL = {
     "description": 'a JSON object such as {"name": "prt", "method": "prt", "tuned": "FOLDER", "seed": 0}',
     "type": "object",
     "required": ["name", "method"],
+    "properties": {
+        **{key: {"type": "string"} for key in ("name", "method")},
+        **{key: {"type": ["string", "null"]} for key in ("source", "tuned", "pretrained", "instruct")},
+        "alpha": {"type": ["number", "null"]},
+        "lora": {"type": "boolean"},
+        "seed": {"type": ["integer", "null"]},
+    },
 }
 PAIR = {
     "description": 'a JSON object such as {"source": "s", "source_folder": "models/s", "target": "m", …}',
@@ -183,7 +190,7 @@ def evaluate(
     keep_threads()
     allow_network(False)
     from prt.language.cells import Cell, Models
-    from prt.language.evaluate import evaluate
+    from prt.language.evaluate import check, evaluate
 
     cells = []
     for text in cell:
@@ -192,6 +199,7 @@ def evaluate(
             known(key, [f.name for f in fields(Cell)], "key of a cell")
         cells.append(Cell(**content))
     chosen = parsed(settings, "--settings", OBJECT)
+    check(benchmark, chosen, unsafe_code)  # before a large model is loaded
     models = Models(target, name, _dtype(precision), device_of(device), template)
     for each in cells:
         evaluate(
@@ -301,25 +309,24 @@ def generate(
     import torch
     from transformers import TextStreamer
 
-    from prt.language.decode import load_reward, next_tokens, told
+    from prt.language.decode import explained, load_reward, told
     from prt.language.models import load
 
     on, dtype = device_of(device), _dtype(precision)
     rewarded = load_reward(reward, on, dtype, base).on(target, strength)
     torch.manual_seed(seed)
     tokenizer: Any = rewarded.target.tokenizer
-    rewarded.generate(
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        stop=stop,
-        chat=chat,
-        draft=None if draft is None else load(draft, dtype, on),
-        streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
+    ids = rewarded.encode(prompt, max_new_tokens, chat=chat)
+    text = rewarded.continued(
+        ids,
+        max_new_tokens,
+        temperature,
+        stop,
+        None if draft is None else load(draft, dtype, on),
+        TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
     )
     if top:
-        found = next_tokens(rewarded, prompt, max_new_tokens=max_new_tokens, stop=stop, positions=None, chat=chat)
-        print(told(found))
+        print(told(explained(rewarded, text, ids.shape[1])))
 
 
 def _dtype(precision: str) -> "torch.dtype":

@@ -83,8 +83,8 @@ def _check_language(language: dict[str, Any]) -> None:
     for name, model in models.items():
         if "spec" in model and is_missing(model["spec"]):
             raise InputError(
-                f"the language model '{name}' is to be in {model['spec']}, where there is no config.json; name a folder "
-                "that a model was saved to, or one on the Hugging Face hub as OWNER/NAME."
+                f"the language model '{name}' is to be in {model['spec']}, where there is no config.json; name a "
+                "folder that a model was saved to, or one on the Hugging Face hub as OWNER/NAME."
             )
     for name, item in items:
         if language.get("in_one_job") and item.get("seeds", language["seeds"]) != language["seeds"]:

@@ -16,12 +16,14 @@ from prt.embedded.tasks import (
     GREATEST,
     ITEMS,
     NAMES,
+    SIZES,
     THINGS,
     TRAITS,
     bonds,
     describe,
     orders,
     problem,
+    problems,
     request,
 )
 
@@ -54,9 +56,17 @@ def _equation(random: Random) -> str:
     return "\n".join(lines)
 
 
+@cache
+def _held_out() -> frozenset[str]:
+    """The questions of the validation and test problems."""
+    return frozenset(p.question for split, count in SIZES.items() for p in problems(split, count))
+
+
 def _story(random: Random) -> str:
-    """A word problem's text, told to its end: no question, and nothing after it."""
+    """A word problem's text, told to its end: no question, and nothing after it. None is one of those held out."""
     told = problem(_pair(random), random)
+    while told.question in _held_out():
+        told = problem(_pair(random), random)
     text, _, _ = told.question.rpartition(". ")
     return f"{text}. {told.answer.splitlines()[0]}"
 

@@ -81,7 +81,8 @@ def figure(rows: pd.DataFrame) -> Figure:
                 lines.append((names, texts))
     one = rows.iloc[0]
     foot = (
-        f"{one['device']}; {one['precision']}; torch {one['torch']}; {one['weights']} weights; prompt of {one['prompt_tokens']} tokens, "
+        f"{one['device']}; {one['precision']}; torch {one['torch']}; "
+        f"{one['weights']} weights; prompt of {one['prompt_tokens']} tokens, "
         f"{one['new_tokens']} new ones, {one['repeats']} repeats; speed: relative to the target alone; "
         "bound: the bytes that a token must move, at the device's bandwidth"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonschema import Draft202012Validator
 
 from prt.errors import InputError, first_line, known
 from prt.files import read_json, write_json
@@ -27,7 +28,16 @@ DEFAULTS: dict[str, Any] = {
     "mean": [],
     "minutes": 60,
 }
-SETTINGS = ("task", "data", "shots", "chat_template", "limit", "batch", "generation", "headline")
+TYPES: dict[str, Any] = {
+    "task": {"type": "string"},
+    "data": {"type": "string"},
+    "shots": {"type": "integer", "minimum": 0},
+    "chat_template": {"type": "boolean"},
+    "limit": {"type": ["integer", "null"], "minimum": 1},
+    "batch": {"type": "integer", "minimum": 1},
+    "generation": {"type": "object"},
+    "headline": {"type": "string"},
+}
 
 
 @cache
@@ -58,8 +68,10 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: if a name is unknown, or the task file does not exist.
     """
-    for key in own:
-        known(key, SETTINGS, f"setting of the benchmark {benchmark},")
+    for key, value in own.items():
+        known(key, TYPES, f"setting of the benchmark {benchmark},")
+        for wrong in Draft202012Validator(TYPES[key]).iter_errors(value):
+            raise InputError(f"the setting '{key}' of the benchmark {benchmark} is wrong: {wrong.message}.")
     task = own.get("task", benchmark)
     if not is_file(task):
         known(task, catalogue(), "benchmark")

@@ -1,20 +1,22 @@
 """The cells of a language table: a target alone, or with what was tuned on a source put on it."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from prt.errors import known
+from prt.errors import InputError, known
 from prt.language import composed
 from prt.language.data import TEMPLATES, chat_template
 from prt.language.models import Causal, load
-from prt.language.reward import load_tuned
+from prt.language.reward import load_tuned, read_manifest, weights_hash
 
 TRANSFERRED = ("prt", "eft", "poe")
-METHODS = ("pretrained", "instruct", "ft", "reward", *TRANSFERRED)
+# Method → the method of what was tuned, if anything was.
+METHODS = {"pretrained": None, "instruct": None, "ft": "ft", "reward": "prt", "prt": "prt", "eft": "ft", "poe": "ft"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Cell:
 
     def __post_init__(self) -> None:
         known(self.method, METHODS, "method")
+        needed = ["tuned"] if METHODS[self.method] else []
+        needed += {"eft": ["source", "pretrained"], "instruct": ["instruct"]}.get(self.method, [])
+        for key in [*needed, *(["source"] if self.method in TRANSFERRED else [])]:
+            if getattr(self, key) is None:
+                raise InputError(f"the cell '{self.name}' of method {self.method} lacks '{key}'; give it.")
 
     def facts(self, target: str) -> dict[str, Any]:
         """What a result says of itself."""
@@ -77,18 +84,48 @@ class Models:
         """The model that a cell measures.
 
         Raises:
-            InputError: if a model is missing or damaged, or the tokenizers differ.
+            InputError: if a model is missing or damaged, what was tuned is not what the cell says, or the tokenizers
+                differ.
         """
         if cell.method == "pretrained":
             return self._load(self._target, self._name)
         if cell.method == "instruct":
             return self._load(cell.instruct, f"{self._name} (instruct)")
-        tuned = self._tuned(cell.tuned, cell.pretrained)
+        tuned = self._checked(cell)
         if cell.method in ("ft", "reward"):
             return tuned
         target = self._load(self._target, self._name)
         if cell.method == "prt":
-            return composed.prt(target, [tuned], [1.0])
-        if cell.method == "poe":
-            return composed.poe(target, tuned)
-        return composed.eft(target, tuned, self._load(cell.pretrained, cell.source))
+            made = composed.prt(target, [tuned], [1.0])
+        elif cell.method == "poe":
+            made = composed.poe(target, tuned)
+        else:
+            made = composed.eft(target, tuned, self._load(cell.pretrained, cell.source))
+        # What was tuned knows the template that it was tuned in; the target's own, if any, is another's.
+        tokenizer = copy.deepcopy(made.tokenizer)
+        tokenizer.chat_template = tuned.tokenizer.chat_template
+        return replace(made, tokenizer=tokenizer)
+
+    def _checked(self, cell: Cell) -> Causal:
+        """What was tuned, if it is what the cell says."""
+        folder = Path(str(cell.tuned))
+        manifest = read_manifest(folder)
+        said = {
+            "method": METHODS[cell.method],
+            "alpha": cell.alpha,
+            "seed": cell.seed,
+            "lora": cell.lora,
+        }
+        found = {key: manifest[key] for key in ("method", "alpha", "seed")} | {"lora": manifest["lora"] is not None}
+        for key, value in said.items():
+            if found[key] != value:
+                raise InputError(
+                    f"the cell '{cell.name}' says {key} {value} of {folder}, whose manifest says {found[key]}; correct "
+                    "the cell, or name another folder."
+                )
+        if cell.method == "eft" and weights_hash(str(cell.pretrained)) != manifest["base"]["weights_sha256"]:
+            raise InputError(
+                f"EFT subtracts the model that {folder} was tuned from, {manifest['base']['name']}, but "
+                f"{cell.pretrained} has other weights; name that model."
+            )
+        return self._tuned(cell.tuned, cell.pretrained)

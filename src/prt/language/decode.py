@@ -174,7 +174,6 @@ class Rewarded:
         return model.generate(ids, attention_mask=mask, tokenizer=self.target.tokenizer, **options)
 
 
-@torch.no_grad()
 def next_tokens(
     rewarded: Rewarded,
     prompt: str,
@@ -184,26 +183,35 @@ def next_tokens(
     positions: int | None = 6,
     chat: bool = False,
 ) -> dict[str, Any]:
-    """Figure 5: the likeliest next tokens with and without the reward, along the greedy answer with it.
+    """Figure 5: :func:`explained` of the greedy answer to a prompt.
 
     Args:
         stop: texts at which the answer ends.
+        positions: how many are shown; None: all.
+        chat: see :meth:`Rewarded.encode`.
+
+    Raises:
+        InputError: as :meth:`Rewarded.generate`.
+    """
+    ids = rewarded.encode(prompt, max_new_tokens, chat=chat)
+    return explained(rewarded, rewarded.continued(ids, max_new_tokens, stop=stop), ids.shape[1], positions)
+
+
+@torch.no_grad()
+def explained(rewarded: Rewarded, text: Tensor, first: int, positions: int | None = None) -> dict[str, Any]:
+    """The likeliest next tokens with and without the reward, along an answer.
+
+    Args:
+        text: token ids of a prompt and its answer, (1, positions); the answer begins at ``first``.
         positions: how many are shown, those where the reward changes the distribution most (the divergence
             KL(with ‖ without)); None: all.
-        chat: see :meth:`Rewarded.encode`.
 
     Returns:
         ``target``, ``reward`` (names), ``prompt``, ``answer``, and ``positions``: for each its ``index`` in the answer,
         the text ``before`` it (its end), the token ``chosen``, and [token, probability] of the likeliest five
         ``without`` and ``with`` the reward, among the tokens that both models know.
-
-    Raises:
-        InputError: as :meth:`Rewarded.generate`.
     """
     target, reward, tokenizer = rewarded.target, rewarded.reward, rewarded.target.tokenizer
-    ids = rewarded.encode(prompt, max_new_tokens, chat=chat)
-    first = ids.shape[1]
-    text = rewarded.continued(ids, max_new_tokens, stop=stop)
     names = (target.name, reward.name)
     shared = torch.tensor(shared_ids(vocabulary(target.tokenizer), vocabulary(reward.tokenizer), names))
 

@@ -70,16 +70,15 @@ def evaluate(
     Returns:
         what is written to ``result.json``: ``benchmark``, ``cell``; ``metrics`` (metric → value in 0..1) and which of
         them is the ``headline``; ``examples`` (metric → one number per example, whose mean is the metric; where
-        lm-eval counts instructions and not examples, followed · examples / all instructions); ``documents`` (a hash of
+        lm-eval counts instructions and not examples, a linearisation of their share); ``documents`` (a hash of
         the examples in order: equal hashes, paired values); ``protocol`` and ``versions``.
 
     Raises:
         InputError: for an unknown benchmark or setting, data that are missing or in the wrong form, a missing chat
             template, a prompt that does not fit into the context, code without leave to run it, or without a sandbox.
     """
+    check(benchmark, settings, unsafe_code)
     facts = all_settings(benchmark, settings)
-    if facts["code"]:
-        _allowed(benchmark, unsafe_code)
     if facts["chat_template"] and not causal.tokenizer.chat_template:
         raise InputError(
             f"{causal.name} has no chat template, and {benchmark} is to be asked in one; set chat_template: false, or "
@@ -141,6 +140,16 @@ def evaluate(
                 file.write(json.dumps(_sample(task, sample), ensure_ascii=False, default=str) + "\n")
     write_json(out / RESULT, result)  # last: a folder with a result is whole
     return result
+
+
+def check(benchmark: str, settings: dict[str, Any], unsafe_code: bool) -> None:
+    """Refuse what can be refused before a model is loaded.
+
+    Raises:
+        InputError: for an unknown benchmark or setting, or code without leave to run it.
+    """
+    if all_settings(benchmark, settings)["code"]:
+        _allowed(benchmark, unsafe_code)
 
 
 def question(benchmark: str, settings: dict[str, Any], example: int) -> tuple[str, list[str]]:
@@ -282,6 +291,15 @@ def _load(benchmark: str, facts_as_json: str) -> dict[str, Any]:
         ) from error
     loaded["name"] = name
     for task in loaded["tasks"].values():
+        if task.OUTPUT_TYPE not in ("generate_until", "loglikelihood", "multiple_choice"):
+            raise InputError(f"{benchmark} is of lm-eval's type {task.OUTPUT_TYPE}, which is not measured here.")
+        fixed = task.config.fewshot_config and task.fewshot_cfg.samples is not None
+        if facts["shots"] and not fixed and not task.has_training_docs() and not task.config.fewshot_split:
+            # lm-eval would take them from the examples that are judged.
+            raise InputError(
+                f"{benchmark} is to show {facts['shots']} solved examples, but {facts['data']} has none beside those "
+                "that are judged; add train.jsonl, or set shots: 0."
+            )
         if facts["generation"]:
             if task.OUTPUT_TYPE != "generate_until":
                 raise InputError(f"{benchmark} writes no answers, it compares likelihoods; leave out its `generation`.")
@@ -358,8 +376,7 @@ def _examples(benchmark: str, loaded: dict[str, Any], results: Any) -> dict[str,
         ]
         try:
             if all(isinstance(value, list) for value in values):  # yes or no for each instruction of an example
-                total = sum(map(len, values))
-                values = [sum(value) * len(values) / total for value in values]
+                values = _linearised(values)
             numbers = [float(value) for value in values]
             exact = math.isclose(math.fsum(numbers) / len(numbers), official[key], rel_tol=1e-9, abs_tol=1e-12)
         except TypeError:
@@ -371,6 +388,16 @@ def _examples(benchmark: str, loaded: dict[str, Any], results: Any) -> dict[str,
             )
         found[f"{metric}/{name}" if len(filters) > 1 else metric] = numbers
     return found
+
+
+def _linearised(followed: list[list[bool]]) -> list[float]:
+    """One number per example whose mean is R = Σ followed / Σ instructions, and whose spread is that of R.
+
+    R is a ratio of two sums; its linearisation is R + (followed − R · instructions) / mean(instructions).
+    """
+    total = sum(map(len, followed))
+    ratio = sum(map(sum, followed)) / total
+    return [ratio + (sum(each) - ratio * len(each)) * len(followed) / total for each in followed]
 
 
 def _sample(task: str, sample: dict[str, Any]) -> dict[str, Any]:

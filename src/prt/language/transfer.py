@@ -22,7 +22,7 @@ ALONE = ("pretrained", "instruct", "ft", "reward")  # one model; what the others
 COMPARISON = ["dataset", "source", "target", "lora", "method", "baseline", "metric", "difference", "low", "high"]
 COMPARISON += ["verdict", "seeds", "n"]
 BASELINES = ("pretrained", "source_ft", "poe", "eft", "ft", "instruct")
-OWN = ("batch", "context", "dtype")  # of a protocol: how a model was run, which may differ between models
+OWN = ("batch", "context", "dtype", "template")  # of a protocol: how a model was run, which may differ between models
 
 _NUMBER = {"type": ["number", "null"]}
 _CELL = {
