@@ -104,6 +104,7 @@ def test_prepare(tmp_path: Path) -> None:
     ({"messages": [{"role": "user", "content": ["hello"]}]}, "a message of the user without text"),
     (chat("hello", " "), "a message of the assistant without text"),
     (chat("hello"), "no turn of the assistant"),
+    (chat("hello", "b\ud800"), "a message of the assistant with half a surrogate pair"),
 ])  # fmt: skip
 def test_bad_lines(tmp_path: Path, line: Any, complaint: str) -> None:
     file = write(tmp_path / "chats.jsonl", *[chat("q", "a")] * 700, line, chat("q", "a"))

@@ -242,6 +242,12 @@ def checked(value: Any) -> Messages:
             raise InputError(f"it has the role {role!r}, but {', '.join(ROLES)} are known")
         if not isinstance(content, str) or not content.strip():
             raise InputError(f"it has a message of the {role} without text")
+        try:
+            content.encode()
+        except UnicodeEncodeError:  # JSON may say "\ud800"
+            raise InputError(
+                f"it has a message of the {role} with half a surrogate pair, which is no character"
+            ) from None
         messages.append({"role": role, "content": content})
     if not any(message["role"] == "assistant" for message in messages):
         raise InputError("it has no turn of the assistant, so nothing to learn")
