@@ -47,6 +47,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             *("vocabulary", "template", "recipe", "seed", "files"),
         ],
         "properties": {
+            "method": {"enum": ["ft", "prt"]},
+            "alpha": {"type": ["number", "null"]},
+            "lora": {"type": ["object", "null"]},
+            "seed": {"type": "integer"},
             "base": {
                 "type": "object",
                 "required": ["name", "spec", "weights_sha256"],
