@@ -30,7 +30,7 @@ from prt.errors import InputError
 from prt.language import tune as module
 from prt.language.data import IGNORED, Manifest, padded, prepare, read_manifest
 from prt.language.models import Causal, load
-from prt.language.reward import load_tuned
+from prt.language.reward import check_writable, load_tuned
 from prt.language.reward import read_manifest as read_reward
 from prt.language.tune import Lora, Recipe, Tuned, backbone, causal, check, head, tune
 
@@ -281,6 +281,12 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def always_saved(patch: pytest.MonkeyPatch) -> None:
+    """Have a checkpoint after each step."""
+    patch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    patch.setattr(module, "SAVING_SHARE", 0)
+
+
 @pytest.mark.parametrize(("options", "signalled"), [
     ({"alpha": 0.1, "seeds": [0, 1]}, signal.SIGTERM),
     ({"lora": Lora(rank=2, alpha=4)}, signal.SIGUSR1),
@@ -299,7 +305,7 @@ def test_a_resumed_run_is_the_same(
     whole = run("whole", **options)
     with monkeypatch.context() as patch:
         if signalled is None:
-            patch.setattr(module, "CHECKPOINT_SECONDS", 0)
+            always_saved(patch)
         if signalled is not None:
             stopped(10 * len(seeds) - 3, lambda: os.kill(os.getpid(), signalled))
         else:
@@ -325,7 +331,7 @@ def test_half_a_checkpoint_is_not_resumed_from(
 ) -> None:
     whole = run("whole")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "CHECKPOINT_SECONDS", 0)
+        always_saved(patch)
         writes: list[int] = []
         before = module._Trainer._save_rng_state
         patch.setattr(
@@ -345,7 +351,7 @@ def test_another_configuration_starts_over(
     run: Run, stopped: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(module, "CHECKPOINT_SECONDS", 0)
+        always_saved(patch)
         stopped(4, interrupt)
         with pytest.raises(KeyboardInterrupt):
             run("again")
@@ -365,9 +371,68 @@ def test_bfloat16(run: Run) -> None:
     assert losses(adapter)[0] == pytest.approx(losses(full)[0], rel=0.05)
 
 
+def test_a_long_save_is_a_rare_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes longer than all the steps after it, and is due at each, is the only one but that on a signal."""
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(module, "SAVING_SHARE", 1e9)
+    saves: list[int] = []
+    before = module._Trainer._save_rng_state
+    monkeypatch.setattr(
+        module._Trainer, "_save_rng_state", lambda self, folder: saves.append(1) or before(self, folder)
+    )
+    run("run")
+    assert len(saves) == 1
+
+
+def test_nothing_of_others_is_removed(run: Run, bases: dict[str, Path], tmp_path: Path) -> None:
+    """Neither in a folder of checkpoints that serves other ends or another job, too, nor beside a tuned model."""
+    shared, out = tmp_path / "run-checkpoints", tmp_path / "run" / "0"
+    theirs = [shared / "1" / "checkpoint-2" / "whole.json", shared / "1" / "tokens" / "train.arrow", shared / "0" / "a"]
+    recipe = replace(RECIPE, epochs=1)
+    theirs += [shared / "thesis.txt", out / "notes.txt", out / "older.safetensors"]
+    for file in theirs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    with pytest.raises(AssertionError):  # the folder stays
+        run("run", recipe=recipe, lora=Lora(rank=2, alpha=4))
+    assert all(file.read_text() == "mine" for file in theirs)
+    assert sorted(p.name for p in shared.rglob("*")) == [
+        *("0", "1", "a", "checkpoint-2", "thesis.txt", "tokens", "train.arrow", "whole.json")
+    ]
+    shutil.rmtree(shared)
+    assert load_tuned(out, torch.float32, CPU)
+    run("run", "ft", recipe=recipe)  # whole, where an adapter was
+    assert read_reward(out)["files"].keys() == {p.name for p in out.iterdir()} - {
+        *("curve.csv", "manifest.json", "notes.txt", "older.safetensors")
+    }
+    assert not list(out.glob("adapter*"))
+    assert load_tuned(out, torch.float32, CPU).name == "llama ft"
+
+
+def test_a_folder_that_cannot_be_written(run: Run, stopped: Callable[..., None], tmp_path: Path) -> None:
+    """It is noticed before training."""
+    stopped(1, interrupt)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*file/run/0: .*file is a file; remove it or choose another"):
+        run("file/run")
+    user = os.geteuid()
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if user == 0:
+        os.seteuid(65534)  # root may write anywhere
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*closed/run/0: .* may not be written to; choose another"):
+            check_writable(tmp_path / "closed" / "run" / "0")
+    finally:
+        os.seteuid(user)
+
+
 def test_a_loss_that_is_no_number(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the loss of prt α=0 llama sums 0 is (nan|inf) at iteration \d: lower the"):
+    remedy = r"is (nan|inf) at iteration \d: lower the learning rate \(1e\+30\)"
+    with pytest.raises(InputError, match=rf"the loss of prt α=0 llama sums 0 {remedy} or set 'clip'\.$"):
         run("run", recipe=replace(RECIPE, lr=1e30))
+    half = rf"the loss of ft llama sums 0 {remedy}, set 'clip' or use precision fp32 \(now bf16\)\.$"
+    with pytest.raises(InputError, match=half):
+        run("run", "ft", recipe=replace(RECIPE, lr=1e30, precision="bf16"))
     assert not (tmp_path / "run").exists()
 
 
@@ -383,6 +448,9 @@ def test_bad_settings(run: Run, bases: dict[str, Path], tmp_path: Path) -> None:
     refused("'max_length' of the recipe is 65, but the context of llama is 64", recipe=replace(RECIPE, max_length=65))
     refused("LoRA cannot be put on llama: .*'targets'", lora=Lora(targets=["q_prog"]))
     refused("take it out of 'targets'", lora=Lora(targets=["lm_head"]), base="qwen")
+    refused("LoRA cannot be put on llama: .*'targets'", lora=Lora(targets="(q_proj"))
+    refused("LoRA on the input embeddings of llama would change", lora=Lora(targets=["embed_tokens", "q_proj"]))
+    refused("alpha is 0.1, but ft has no entropy to maximise", method="ft", alpha=0.1)
     refused("has no chat template of its own", template="own")
     for options, complaint in (
         ({"batch": 0}, "'batch' is 0; it must be a whole number"),
@@ -397,6 +465,9 @@ def test_bad_settings(run: Run, bases: dict[str, Path], tmp_path: Path) -> None:
             replace(RECIPE, **options)
     with pytest.raises(InputError, match="'rank' is 0"):
         Lora(rank=0)
+    for targets in (5, [5], []):
+        with pytest.raises(InputError, match=r"'targets' of the adapter is .*; it must be a list of layers' names"):
+            Lora(targets=targets)  # type: ignore[arg-type]
 
 
 def test_models_that_do_not_fit(tmp_path: Path) -> None:
@@ -484,6 +555,10 @@ def test_damage_is_refused(run: Run) -> None:
         ("vocabulary", 5, "has a damaged 'vocabulary'"),
         ("base", {"name": "llama"}, "has a damaged 'base'"),
         ("files", {}, "has a damaged 'files'"),
+        ("lora", 5, "has a damaged 'lora'"),
+        ("alpha", "0", "has a damaged 'alpha'"),
+        ("method", "dpo", "has a damaged 'method'"),
+        ("seed", "0", "has a damaged 'seed'"),
         ("kind", "vision", "holds a vision reward; use a language reward on a language model"),
     ):
         (folder / "manifest.json").write_text(json.dumps(facts | {key: value}))

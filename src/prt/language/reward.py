@@ -3,6 +3,7 @@
 A folder in transformers' format, or of a PEFT adapter that names its base, with its tokenizer and a manifest (JSON).
 """
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from prt.errors import InputError, first_line
 from prt.files import file_hash, fingerprint, remove, write_json
 from prt.language.models import Causal, load, vocabulary
 
-# Not of the reward: its description, how it was learned, and the card that PEFT writes.
-BESIDE = (reward.MANIFEST, "curve.csv", "README.md")
+# What transformers and PEFT write, besides the files that a kind of tokenizer has of its own.
+FILES = (
+    *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"),
+    *("adapter_config.json", "adapter_model*.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+)
 
 
 def weights_hash(spec: str) -> str:
@@ -44,6 +49,19 @@ def _folder(spec: str) -> Path:
         raise InputError(f"the model {spec} is not on this machine: fetch it first, or correct its name.") from None
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that :func:`save_tuned` could not write, long before there is something to write.
+
+    Raises:
+        InputError: if the folder, or the nearest one above it that is there, is a file or may not be written to.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not there.is_dir():
+        raise InputError(f"cannot write {folder}: {there} is a file; remove it or choose another folder.")
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        raise InputError(f"cannot write {folder}: {there} may not be written to; choose another folder.")
+
+
 def save_tuned(
     folder: Path,
     network: Any,
@@ -55,20 +73,25 @@ def save_tuned(
 
     ``manifest`` says method, alpha, lora, base, dataset, template, recipe and seed; kind, vocabulary, the files'
     hashes, package versions and the git commit are added. ``state`` is the network's state dictionary where it is
-    sharded.
+    sharded. Files of an earlier run go, and a README.md; others in the folder stay, and are no part of it.
 
     Raises:
         InputError: if the folder cannot be written.
     """
     remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
+    names = (*FILES, *type(tokenizer).vocab_files_names.values())
+
+    def files() -> list[Path]:
+        return sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in folder.glob("*.safetensors"):
-            file.unlink()  # else a shard of an earlier run might stay
+        for file in files():
+            file.unlink()  # else a shard or an adapter's description of an earlier run might stay
         options = {} if isinstance(network, PreTrainedModel) else {"save_embedding_layers": False}
         network.save_pretrained(folder, state_dict=state, **options)
         tokenizer.save_pretrained(folder)
-        remove(folder / "README.md")
+        remove(folder / "README.md")  # the card that PEFT writes
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write {folder} ({first_line(error)}); free some space or choose another folder, and run again."
@@ -80,7 +103,7 @@ def save_tuned(
         | {
             "kind": "language",
             "vocabulary": {"size": known.size, "sha256": known.sha256},
-            "files": {f.name: file_hash(f) for f in sorted(folder.iterdir()) if f.is_file() and f.name not in BESIDE},
+            "files": {file.name: file_hash(file) for file in files()},
         }
         | reward.provenance("transformers", "peft"),
     )

@@ -8,11 +8,13 @@ import csv
 import io
 import math
 import os
+import re
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,11 +31,13 @@ from prt.files import fingerprint, read_json, write_json, write_text
 from prt.language.data import IGNORED, SPLITS, Manifest, chat_template, packed, padded, read_tokens, tokenise
 from prt.language.loss import ft_loss, prt_loss
 from prt.language.models import Causal, load, vocabulary
-from prt.language.reward import save_tuned, weights_hash
+from prt.language.reward import check_writable, save_tuned, weights_hash
 from prt.progress import progress
 from prt.training import CHECKPOINT_SECONDS, Stop
 
 WHOLE = "whole.json"  # in a checkpoint that is finished
+TOKENS = "tokens"  # beside the checkpoints
+SAVING_SHARE = 20  # a checkpoint is written at most every so many times as long as the last one took
 WEIGHTS = "model.safetensors"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -94,6 +98,11 @@ class Lora:
 
     def __post_init__(self) -> None:
         _whole_numbers(self, "rank", "alpha")
+        names = [self.targets] if isinstance(self.targets, str) else self.targets
+        if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+            raise InputError(
+                f"'targets' of the adapter is {self.targets!r}; it must be a list of layers' names, or 'all-linear'."
+            )
 
 
 def _whole_numbers(settings: Recipe | Lora, *keys: str) -> None:
@@ -227,13 +236,20 @@ class _Collator:
 
 
 class _Trainer(Trainer):
-    """Transformers' trainer with the loss of :class:`Tuned`, and checkpoints without the frozen weights."""
+    """Transformers' trainer with the loss of :class:`Tuned`.
+
+    Checkpoints hold the weights that learn alone, but under FSDP all of :class:`Tuned`, with its frozen reference.
+    """
 
     def __init__(self, model: Tuned, **options: Any) -> None:
         super().__init__(model=model, **options)
         self.model_accepts_loss_kwargs = True  # the loss is of the whole batch already, not of one of its parts
         self.remove_callback(PrinterCallback)
-        self.tuned = model
+        self.tuned, self.saving = model, 0.0
+
+    def _save_checkpoint(self, *given: Any, **options: Any) -> None:
+        self.saving = time.monotonic()
+        super()._save_checkpoint(*given, **options)
 
     def compute_loss(
         self,
@@ -289,11 +305,14 @@ def _learning(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 class _Watch(TrainerCallback):
-    """Progress, checkpoints every two minutes and on a signal, and an end to a loss that is not finite."""
+    """Progress, checkpoints and an end to a loss that is not finite.
+
+    Checkpoints are written every two minutes, or less often where they take long, and on a signal.
+    """
 
     def __init__(self, name: str, recipe: Recipe, mark: str, stop: Stop, more: bool) -> None:
         self.name, self.recipe, self.mark, self.stop, self.more = name, recipe, mark, stop, more
-        self.saved, self.signal = time.monotonic(), 0
+        self.saved, self.took, self.signal = time.monotonic(), 0.0, 0
         self.trainer: _Trainer
         self.bar: Any = None
 
@@ -304,7 +323,7 @@ class _Watch(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:
             self.bar.update()
-        due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        due = time.monotonic() - self.saved > max(CHECKPOINT_SECONDS, SAVING_SHARE * self.took)
         asked = torch.tensor([self.stop.signal, int(due)], device=args.device)
         # All processes save and stop at the same step, though a signal reaches them at different times.
         self.signal, due = self.trainer.accelerator.gather(asked).view(-1, 2).amax(0).tolist()
@@ -315,9 +334,12 @@ class _Watch(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: Any, control: Any, **given: Any) -> None:
         for value in (given["logs"][key] for key in ("loss", "eval_loss") if key in given["logs"]):
             if not math.isfinite(value):
+                remedies = [f"lower the learning rate ({self.recipe.lr})", "set 'clip'"]
+                if self.recipe.precision != "fp32":
+                    remedies.append(f"use precision fp32 (now {self.recipe.precision})")
                 raise InputError(
-                    f"the loss of {self.name} is {value} at iteration {state.global_step - 1}: lower the learning rate "
-                    f"({self.recipe.lr}), set 'clip', or use precision fp32 (now {self.recipe.precision})."
+                    f"the loss of {self.name} is {value} at iteration {state.global_step - 1}: "
+                    f"{', '.join(remedies[:-1])} or {remedies[-1]}."
                 )
             if self.bar is not None:
                 self.bar.set_postfix(loss=f"{value:.4f}", refresh=False)
@@ -331,6 +353,7 @@ class _Watch(TrainerCallback):
                     os.fsync(opened.fileno())
             write_json(folder / WHOLE, {"identity": self.mark})
         self.saved = time.monotonic()
+        self.took = self.saved - self.trainer.saving
 
 
 def _checkpoint(folder: Path, mark: str) -> str | None:
@@ -372,24 +395,31 @@ def tune(
             data's names in tables.
         method: ft or prt; ``alpha`` is the latter's weight of entropy maximisation.
         lora: tune an adapter; the reference of prt is then its base, not a second copy.
-        checkpoints: a folder for what a killed run goes on from, bit for bit on a CPU; gone when all is done.
+        checkpoints: a folder for what a killed run goes on from, bit for bit on a CPU: ``SEED/checkpoint-*`` and
+            ``SEED/tokens``, which are gone when all is done.
         template: see :func:`prt.language.data.chat_template`.
 
     Raises:
-        InputError: for a negative alpha, a recipe that does not fit the model or the processes, a loss that is not
-            finite, …
+        InputError: for a negative alpha, or one with ft, a recipe that does not fit the model or the processes, an
+            ``out`` that cannot be written, a loss that is not finite, …
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
     known(method, ("ft", "prt"), "tuning method")
     if not 0 <= alpha < math.inf:
         raise InputError(f"alpha is {alpha}, but the weight of entropy maximisation cannot be negative; use 0 or more.")
+    if alpha and method == "ft":
+        raise InputError(
+            f"alpha is {alpha}, but ft has no entropy to maximise; leave alpha out, or use the method prt."
+        )
+    for seed in seeds:
+        check_writable(out / str(seed))
     accumulation = _accumulation(recipe, device)
     dtype = DTYPES[recipe.precision]
     # What is only read, LoRA's base or a reference, is kept in the precision of the products.
     pretrained = load(spec, dtype, torch.device("cpu"), name)
     size, tokenizer = check(pretrained, recipe), pretrained.tokenizer
     tokenizer.chat_template = chat_template(tokenizer, template, name)
-    rows, counts = _tokens(data, checkpoints, tokenizer, recipe, device)
+    rows, counts = _tokens(data, checkpoints / str(seeds[0]) / TOKENS, tokenizer, recipe, device)
     facts: dict[str, Any] = {
         "method": method,
         "alpha": alpha if method == "prt" else None,
@@ -405,7 +435,8 @@ def tune(
         network = _network(spec, name, lora, seed, recipe)
         reference = load(spec, dtype, torch.device("cpu")).model if method == "prt" and not lora else None
         tuned = Tuned(network, method, alpha, size, reference)
-        title = f"{method}{'-lora' if lora else ''} α={alpha:g} {name} {dataset} {seed}"
+        run = f"{method}{'-lora' if lora else ''}" + (f" α={alpha:g}" if method == "prt" else "")
+        title = f"{run} {name} {dataset} {seed}"
         args = _arguments(recipe, checkpoints / str(seed), seed, accumulation, len(rows["train"]), device, network)
         mark = fingerprint(facts, seed, accumulation)
         trainer = _run(tuned, args, rows, tokenizer, recipe, title, mark, more=seed != seeds[-1])
@@ -421,7 +452,18 @@ def tune(
             save_tuned(out / str(seed), network, tokenizer, facts | {"seed": seed}, state)
         del network, reference, tuned, trainer, state  # before the next ones are loaded
     if PartialState().is_main_process:
-        shutil.rmtree(checkpoints)
+        _clear(checkpoints, seeds)
+
+
+def _clear(checkpoints: Path, seeds: Sequence[int]) -> None:
+    """Remove what tuning left there; the folder may be the user's, or another job's, too."""
+    folders = [checkpoints / str(seed) for seed in seeds]
+    for folder in folders:
+        for made in (*folder.glob("checkpoint-*"), folder / TOKENS):
+            shutil.rmtree(made, ignore_errors=True)
+    for folder in (*folders, checkpoints):
+        with suppress(OSError):  # something else is in it
+            folder.rmdir()
 
 
 def _accumulation(recipe: Recipe, device: torch.device) -> int:
@@ -480,10 +522,16 @@ def _network(spec: str, name: str, lora: Lora | None, seed: int, recipe: Recipe)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
             network = get_peft_model(network, config)
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # a text is a regular expression
         raise InputError(f"LoRA cannot be put on {name}: {error}; correct 'targets'.") from error
     if any(p.requires_grad for p in causal(network).get_output_embeddings().parameters()):
         raise InputError("LoRA on the output layer is not known to the loss; take it out of 'targets'.")
+    embeddings: Any = causal(network).get_input_embeddings()
+    if embeddings.weight is head(network) and any(p.requires_grad for p in embeddings.parameters()):
+        raise InputError(
+            f"LoRA on the input embeddings of {name} would change its output layer, which is the same matrix, when it "
+            "is merged; take them out of 'targets'."
+        )
     return network
 
 
