@@ -130,7 +130,7 @@ def fetch(spec: str, out: Path) -> None:
         InputError: if there is no such model, it is gated, or the network fails.
     """
     try:
-        commit = HfApi().model_info(spec).sha
+        commit = HfApi().model_info(spec, revision="main").sha
         snapshot_download(spec, revision=commit, local_dir=out, allow_patterns=FILES)
     except Exception as error:  # network, name, licence, space: the hub raises many kinds
         raise _refusal(spec, "model", error) from error
