@@ -20,7 +20,7 @@ from prt.figures import decoding_table, entropy, next_tokens, seeds_table, style
 from prt.language.transfer import transfer
 from prt.tables import read_table, write_table
 
-PUBLISHED = Path(__file__).parents[1] / "config" / "published"
+PUBLISHED = Path(__file__).parents[2] / "config" / "published"
 PANELS: list[transfer_bars.Panel] = [{"source": "small", "targets": ["large"]}]
 NAMES = {"small": "Qwen2.5-0.5B", "large": "Qwen2.5-7B"}
 Tables = tuple[pd.DataFrame, pd.DataFrame]
