@@ -6,7 +6,7 @@ CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-package test-language test-pipeline bench browser slurm-packages
+.PHONY: demo test test-package test-pipeline bench browser slurm-packages
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs
@@ -18,14 +18,11 @@ test: .venv/installed browser slurm-packages
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	mypy
-	$(MAKE) --jobs 3 --output-sync=target test-package test-language test-pipeline
+	$(MAKE) --jobs 2 --output-sync=target test-package test-pipeline
 
-# Three parts of the tests, which run side by side: SLURM and the file system are waited for, mostly.
+# The two halves of the tests, which run side by side: SLURM and the file system are waited for, mostly.
 test-package:
-	pytest --ignore tests/language --ignore tests/workflow --ignore tests/slurm
-
-test-language:
-	pytest tests/language
+	pytest --ignore tests/workflow --ignore tests/slurm
 
 test-pipeline:
 	pytest tests/workflow tests/slurm

@@ -171,10 +171,11 @@ def spoken() -> dict[str, Any]:
     for model in language["models"].values():
         model["recipe"] |= {"steps": 6, "warmup": 2}
     language["recipe"]["epochs"] = 1
-    language["seeds"] = [0, 1]
+    language["seeds"] = [0]
     panels = [{"source": source, "targets": [target]}]
     for item in [*language["bars"].values(), *(language[name] for name in ("figure7", "table4", "table6"))]:
         item["panels"] = panels
+    language["table6"]["panels"] = [{"source": source, "targets": [source]}]
     language["figure7"]["alphas"] = [0, 0.1]
     language["table3"] |= {"pairs": [[source, target]], "new_tokens": 16, "repeats": 2}
     for benchmark in language["benchmarks"].values():

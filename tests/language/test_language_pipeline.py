@@ -56,7 +56,7 @@ def test_everything_is_made(finished: Path) -> None:
     methods = {"pretrained", "eft", "prt", "ft", "source_ft", "poe", "reward"}
     for _, cell in plain.groupby(["dataset", "source", "target"]):
         assert set(cell["method"]) == methods
-        assert set(cell["seed"].dropna()) == {0, 1}
+        assert set(cell["seed"].dropna()) == {0}
     assert set(transfer[transfer["lora"]]["method"]) >= {"eft", "prt"}
     headlines = transfer[transfer["headline"]].groupby("dataset")["metric"].unique().map(list).to_dict()
     assert headlines == {"problems": ["exact_match/strict-match"], "instructions": ["mean"]}
