@@ -10,7 +10,18 @@ import typer
 
 from prt.cli_language import generate, language
 from prt.errors import InputError, known
-from prt.options import allow_network, device_of, keep_threads, pairs_of, parsed, recipe_of
+from prt.options import (
+    Device,
+    Downloads,
+    Out,
+    RecipeJson,
+    allow_network,
+    device_of,
+    keep_threads,
+    pairs_of,
+    parsed,
+    recipe_of,
+)
 
 app = typer.Typer(
     help="Portable Reward Tuning: train a reward once, use it on any model with the same labels.",
@@ -24,18 +35,15 @@ app.add_typer(vision, name="vision")
 app.add_typer(language, name="language")
 app.command()(generate)
 
-Out = Annotated[Path, typer.Option(help="What to write.")]
 Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_clip, or local-dir:FOLDER.")]
 Source = Annotated[
     str, typer.Option(help="paper:NAME, embedded:NAME, folder:PATH, torchvision:CLASS or huggingface:REPOSITORY.")
 ]
-Downloads = Annotated[Path, typer.Option(help="Where downloads are kept.")]
 Data = Annotated[Path, typer.Option(help="Folder of a prepared data set.")]
 Head = Annotated[Path, typer.Option(help="File of a zero-shot head.")]
 BackboneName = Annotated[str, typer.Option(help="The backbone's name in the tables.")]
 DatasetName = Annotated[str, typer.Option(help="The data set's name in the tables.")]
 ScoresOut = Annotated[Path, typer.Option(help="Folder for validation.safetensors and test.safetensors.")]
-RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode images; 0: none beside this one.")]
 Models = Annotated[
     list[str], typer.Option(help="NAME=SPEC, once for every network; SPEC: MODEL, MODEL/TAG or local-dir:FOLDER.")
@@ -43,7 +51,6 @@ Models = Annotated[
 Batch = Annotated[int, typer.Option(help="Images of a batch.")]
 Repeats = Annotated[int, typer.Option(help="Batches that are timed, after five that are not.")]
 Pairs = Annotated[list[str], typer.Option(help="SOURCE:TARGET; once for every pair.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
 
 # What options in JSON must hold, as JSON Schema.
 NAMES = {

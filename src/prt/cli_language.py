@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prt.errors import InputError, known
-from prt.options import allow_network, device_of, keep_threads, pairs_of, parsed, recipe_of
+from prt.options import (
+    Device,
+    Downloads,
+    Out,
+    RecipeJson,
+    allow_network,
+    device_of,
+    keep_threads,
+    pairs_of,
+    parsed,
+    recipe_of,
+)
 
 if TYPE_CHECKING:
     import torch
 
 language = typer.Typer(help="The stages of the language pipeline.", no_args_is_help=True, rich_markup_mode=None)
 
-Out = Annotated[Path, typer.Option(help="What to write.")]
 Spec = Annotated[str, typer.Option(help="A folder in transformers' format, or OWNER/NAME on the Hugging Face hub.")]
 Name = Annotated[str, typer.Option(help="The model's name in the tables.")]
 RewardFolder = Annotated[Path, typer.Option(help="Folder of a tuned reward.")]
@@ -23,11 +33,8 @@ BenchmarkName = Annotated[str, typer.Option(help="Name of a benchmark.")]
 Settings = Annotated[
     str, typer.Option(help="JSON: task, data, shots, chat_template, limit, batch, generation, headline.")
 ]
-Downloads = Annotated[Path, typer.Option(help="Where downloads are kept.")]
 Receipt = Annotated[Path, typer.Option(help="Receipt to write.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
-RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
 
 # What options in JSON must hold, as JSON Schema.
 CELL = {
@@ -330,8 +337,7 @@ def generate(
 
 
 def _dtype(precision: str) -> "torch.dtype":
-    import torch
+    from prt.language.models import DTYPES
 
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    known(precision, dtypes, "precision")
-    return dtypes[precision]
+    known(precision, DTYPES, "precision")
+    return DTYPES[precision]

@@ -1,9 +1,12 @@
-"""What the commands of both halves share: how options are read and checked."""
+"""What the commands of both halves share: options, and how they are read and checked."""
 
 import json
 import os
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from prt.errors import InputError, known
 
@@ -11,6 +14,11 @@ if TYPE_CHECKING:
     import torch
 
     from prt.training import Recipe
+
+Out = Annotated[Path, typer.Option(help="What to write.")]
+Downloads = Annotated[Path, typer.Option(help="Where downloads are kept.")]
+RecipeJson = Annotated[str, typer.Option(help="Training recipe as JSON; what it leaves out is the paper's.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
 
 
 def parsed(text: str, option: str, schema: dict[str, Any]) -> Any:

@@ -35,13 +35,12 @@ from transformers import (
 
 from prt.errors import InputError, known
 from prt.language import composed
-from prt.language.models import Causal, load, load_tokenizer, shared_ids, vocabulary
+from prt.language.models import DTYPES, Causal, load, load_tokenizer, shared_ids, vocabulary
 from prt.language.reward import load_tuned
 from prt.language.speculative import Speculative, Statistics
 from prt.measure import apart, check, device_name, forget_peak, memory, start
 from prt.progress import progress
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DRAFTED = 4  # tokens drafted at a time
 SUPPOSED = 0.8  # share of the drafts that are accepted, where there is no tuned reward to measure it with
 SHORT, LEAST = 2, 16  # new tokens of the run that is taken off, and of a run at least

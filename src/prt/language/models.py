@@ -23,6 +23,8 @@ from prt.language import is_missing
 
 logging.disable_progress_bar()  # of loading and saving: half lines in a log
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of precisions
+
 # What is fetched of a model: no pickled weights, and no second copy in a format of its own.
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 

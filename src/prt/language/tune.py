@@ -30,7 +30,7 @@ from prt.errors import InputError, known
 from prt.files import fingerprint, read_json, write_json, write_text
 from prt.language.data import IGNORED, SPLITS, Manifest, chat_template, packed, padded, read_tokens, tokenise
 from prt.language.loss import ft_loss, prt_loss
-from prt.language.models import Causal, load, vocabulary
+from prt.language.models import DTYPES, Causal, load, vocabulary
 from prt.language.reward import check_writable, save_tuned, weights_hash
 from prt.progress import progress
 from prt.training import CHECKPOINT_SECONDS, Stop
@@ -39,7 +39,6 @@ WHOLE = "whole.json"  # in a checkpoint that is finished
 TOKENS = "tokens"  # beside the checkpoints
 SAVING_SHARE = 20  # a checkpoint is written at most every so many times as long as the last one took
 WEIGHTS = "model.safetensors"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
