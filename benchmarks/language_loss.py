@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prt import objective
 from prt.language.loss import prt_loss
-from prt.measure import forget_peak, memory
+from prt.profiling import forget_peak, memory
 
 CPU = torch.device("cpu")
 ALPHA = 0.01

@@ -27,16 +27,16 @@ import torch
 from torch import Tensor
 
 from prt import combine
-from prt.embedded.pretrain import pretrain
-from prt.measure import forget_peak, memory
+from prt.miniature.pretrain import pretrain
+from prt.profiling import forget_peak, memory
 from prt.scores import Scores
 from prt.training import Recipe
 from prt.transfer import transfer
 from prt.vision.backbones import load_backbone
-from prt.vision.benchmark import inference, training
 from prt.vision.datasets import prepare, read_manifest
 from prt.vision.head import make_head
 from prt.vision.score import BATCH
+from prt.vision.speed import inference, training
 from prt.vision.tune import Batch, Tuner, accuracy
 
 SOURCES = ["vit-s-poor", "rn12-poor"]
@@ -77,8 +77,8 @@ def add_head(home: Path, name: str) -> None:
 
 
 def make_small(home: Path) -> None:
-    """The embedded family, hardly trained, and the embedded digits."""
-    prepare("embedded:digits", home / "digits", root=home)
+    """The miniature family, hardly trained, and the miniature digits."""
+    prepare("miniature:digits", home / "digits", root=home)
     for name in TARGETS:
         recipe = Recipe(steps=2, batch=TRAINING_BATCH, warmup=0)
         architecture, corpus = name.rsplit("-", 1)
@@ -201,7 +201,7 @@ def train(turns: Connection, home: Path, name: str, method: str, recipe: Recipe)
 def steps(home: Path, name: str, augment: bool) -> dict[str, Any]:
     """FT and PRT in turns: times (round, FT or PRT, reading or step, clock), peak memory, the cost paid once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["prt.vision.tune", "prt.embedded.pretrain", "prt.transfer"])
+    context.set_forkserver_preload(["prt.vision.tune", "prt.miniature.pretrain", "prt.transfer"])
     pipes = []
     for method in ("ft", "prt"):
         here, there = context.Pipe()

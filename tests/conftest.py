@@ -76,8 +76,8 @@ def dataset(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hardly trained CLIP of the embedded family."""
-    from prt.embedded.pretrain import pretrain
+    """A hardly trained CLIP of the miniature family."""
+    from prt.miniature.pretrain import pretrain
     from prt.training import Recipe
 
     out = tmp_path_factory.mktemp("backbones") / "tiny"
@@ -137,7 +137,7 @@ def reward(tuned: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small() -> dict[str, Any]:
-    """The embedded default's vision half with fewer backbones, runs and iterations."""
+    """the demo's vision half with fewer backbones, runs and iterations."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
     del config["language"]
     vision = config["vision"]
@@ -162,7 +162,7 @@ def small() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def spoken() -> dict[str, Any]:
-    """The embedded default's language half with fewer models, runs, iterations and examples."""
+    """the demo's language half with fewer models, runs, iterations and examples."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
     del config["vision"]
     language = config["language"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from prt.errors import InputError
-from prt.measure import apart
-from prt.vision import benchmark
+from prt.profiling import apart
+from prt.vision import speed as benchmark
 from prt.vision.backbones import Classifier, build_tower
 from prt.vision.fused import Fused
 

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from test_scores import scores
 
-from prt.config import EMBEDDED, check
-from prt.embedded import data
-from prt.embedded.glyphs import CORPORA
-from prt.embedded.pretrain import ARCHITECTURES
+from prt.config import MINIATURE, check
 from prt.errors import InputError
+from prt.miniature import data
+from prt.miniature.glyphs import CORPORA
+from prt.miniature.pretrain import ARCHITECTURES
 
 Prt = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ FILES = {
 BARS = "figure transfer-bars --table whole.csv --out out"
 PANEL = '[{"source":"old","targets":["new"]}]'
 TUNE = "vision tune --spec s --backbone b --dataset d --data data --head h --out out --checkpoints out --seed 0"
-PREPARE = "vision prepare --source embedded:digits --out out"
+PREPARE = "vision prepare --source miniature:digits --out out"
 PRETRAIN = "vision pretrain --architecture rn12 --corpus poor --out out --checkpoint out/c"
 SCORE = "vision score --spec s --backbone b --dataset d --data data --head h --out out"
 PREDICT = "predict image.png --reward reward --target RN50/openai"
@@ -74,7 +74,7 @@ BAD = {
     f"{PREPARE} --validation 1": "--validation is 1.0",
     f"{PREPARE} --validation nan": "--validation is nan",
     f"{PREPARE} --test -0.1": "--test is -0.1",
-    "vision prepare --source embedded:digit --out out": "unknown embedded data set 'digit': did you mean 'digits'?",
+    "vision prepare --source miniature:digit --out out": "unknown miniature data set 'digit': did you mean 'digits'?",
     f"{PRETRAIN} --recipe {{": "--recipe must be a JSON object",
     f"{PRETRAIN} --recipe []": "--recipe must be a JSON object",
     f'{PRETRAIN} --recipe {{"step":1}}': "unknown key of a training recipe 'step': did you mean 'steps'?",
@@ -133,9 +133,9 @@ def test_the_schema_names_what_the_package_has(tmp_path: Path) -> None:
     assert backbone["corpus"]["enum"] == list(CORPORA)
     from prt.vision.datasets import prepare
 
-    assert all(callable(getattr(data, name)) for name in EMBEDDED)
-    with pytest.raises(InputError, match=f"choose one of: {', '.join(EMBEDDED)}"):
-        prepare("embedded:?", tmp_path / "out", root=tmp_path)
+    assert all(callable(getattr(data, name)) for name in MINIATURE)
+    with pytest.raises(InputError, match=f"choose one of: {', '.join(MINIATURE)}"):
+        prepare("miniature:?", tmp_path / "out", root=tmp_path)
 
 
 CONFIG = """
@@ -145,7 +145,7 @@ vision:
     tiny: {architecture: rn12, corpus: poor, recipe: {steps: 5}}
     other: {spec: RN50-quickgelu/openai}
   datasets:
-    digits: {source: embedded:digits, shots: {16: {steps: 2}, full: {augment: true}}}
+    digits: {source: miniature:digits, shots: {16: {steps: 2}, full: {augment: true}}}
   recipe: {precision: bf16, augment: false}
   seeds: [0]
   panels: [{source: tiny, targets: [other]}]
@@ -170,16 +170,16 @@ WRONG: list[tuple[str, Any, str]] = [
     ("backbones.tiny.recipe.augment", True, "augment of the configuration cannot be set there: the corpus"),
     ("backbones.tiny.recipe.step", 1, "'step': did you mean 'steps'?"),
     ("datasets.digits.shots.16.precision", "bf16", "16.precision of the configuration cannot be set there: set it in"),
-    ("datasets.digits.source", "embedded:digit", "unknown embedded data set 'digit': did you mean 'digits'?"),
-    ("datasets.digits.source", "embeded:digits", "vision.datasets.digits.source of the configuration is wrong"),
+    ("datasets.digits.source", "miniature:digit", "unknown miniature data set 'digit': did you mean 'digits'?"),
+    ("datasets.digits.source", "minature:digits", "vision.datasets.digits.source of the configuration is wrong"),
     ("datasets.digits.source", "paper:flower", "unknown data set of the paper 'flower': did you mean 'flowers'?"),
     ("figure12", ["digit"], "unknown data set of figure12 'digit': did you mean 'digits'?"),
     ("figure12", ["digits"], "figure12 names all data sets, and leaves none for Figure 2"),
     ("table5.noise", 0, "vision.table5.noise of the configuration is wrong"),
     ("table5.shots", 32, "unknown number of shots of table5 '32': choose one of: 16, full"),
     ("table5.targets", ["tinny"], "unknown backbone 'tinny': did you mean 'tiny'?"),
-    ("datasets.digits-noise", {"source": "embedded:mnist", "shots": {}}, "digits-noise.shots of the configuration"),
-    ("datasets.digits-noise", {"source": "embedded:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
+    ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {}}, "digits-noise.shots of the configuration"),
+    ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
     ("costs.training", ["othr"], "unknown backbone of costs 'othr': did you mean 'other'?"),
     ("costs.inference", [["tiny"]], "vision.costs.inference.0 of the configuration is wrong"),
     ("ledger.beyond", "halt", "unknown value of vision.ledger.beyond of the configuration 'halt'"),

@@ -110,8 +110,8 @@ def test_bad_sources(prt: Prt, pictures: Path, tmp_path: Path) -> None:
         assert "Traceback" not in complaint
         assert not (tmp_path / "out" / "manifest.json").exists()
 
-    refused("embeded:digits", "unknown kind of data set source 'embeded': did you mean 'embedded'?")
-    refused("embedded:digit", "unknown embedded data set 'digit': did you mean 'digits'?")
+    refused("minature:digits", "unknown kind of data set source 'minature': did you mean 'miniature'?")
+    refused("miniature:digit", "unknown miniature data set 'digit': did you mean 'digits'?")
     refused("torchvision:Flower102", "unknown torchvision data set 'Flower102': did you mean 'Flowers102'?")
     refused("huggingface:no/such", "where there is a network, run `snakemake fetch`")
     refused(f"folder:{tmp_path / 'none'}", "does not exist; correct 'source'")

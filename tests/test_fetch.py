@@ -22,8 +22,8 @@ import torch
 from conftest import CLASSES, draw
 from torchvision import datasets as torchvision_datasets
 
-from prt.embedded.pretrain import ARCHITECTURES
 from prt.errors import InputError
+from prt.miniature.pretrain import ARCHITECTURES
 from prt.vision.backbones import Classifier, fetch_backbone, load_backbone
 from prt.vision.catalogue import Archive, Entry, Hub, entry, load
 from prt.vision.datasets import Images, prepare, read_manifest
@@ -376,8 +376,8 @@ def test_receipts_of_what_needs_no_download(prt: Prt, tmp_path: Path, monkeypatc
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.setenv(name, "1")  # put back after the test
     out = tmp_path / "receipt.json"
-    code, _, _ = prt("vision", "fetch", "--source", "embedded:digits", "--downloads", tmp_path, "--out", out)
-    assert (code, json.loads(out.read_text())) == (0, {"source": "embedded:digits"})
+    code, _, _ = prt("vision", "fetch", "--source", "miniature:digits", "--downloads", tmp_path, "--out", out)
+    assert (code, json.loads(out.read_text())) == (0, {"source": "miniature:digits"})
     code, _, complaint = prt("vision", "fetch", "--source", "papers:cub", "--downloads", tmp_path, "--out", out)
     assert code == 1
     assert "unknown kind of data set source 'papers': did you mean 'paper'?" in complaint

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prt.atomic import fingerprint, read_json, read_tensors, replacing, write_json, write_tensors, write_text
 from prt.errors import InputError, known
-from prt.files import fingerprint, read_json, read_tensors, replacing, write_json, write_tensors, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ FILL = """
 import sys, torch
 from pathlib import Path
 from prt.errors import InputError
-from prt.files import write_tensors
+from prt.atomic import write_tensors
 folder = Path(sys.argv[1])
 try:
     write_tensors(folder / "w.safetensors", {"w": torch.zeros(10**6)}, {})

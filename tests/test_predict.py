@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from prt import reward as reward_module
+from prt.atomic import read_tensors, write_tensors
 from prt.errors import InputError
-from prt.files import read_tensors, write_tensors
 from prt.vision import predict
 from prt.vision.backbones import Classifier, preprocess
 from prt.vision.datasets import decode
@@ -167,7 +167,7 @@ def test_damaged_rewards(reward: Path) -> None:
     manifest.write_text(json.dumps(facts | {"method": "ft"}))
     refused("holds a fine-tuned model")
     write_tensors(weights, tensors | {"scale": torch.zeros(2)}, header)
-    from prt.files import file_hash
+    from prt.atomic import file_hash
 
     manifest.write_text(json.dumps(facts | {"weights_sha256": file_hash(weights)}))
     refused(r"'scale' has shape \(2,\), not \(\)")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from prt.atomic import read_tensors, write_tensors
 from prt.errors import InputError
-from prt.files import read_tensors, write_tensors
 from prt.scores import Scores, check_same_examples, check_same_labels
 
 

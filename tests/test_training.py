@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prt import training
+from prt.atomic import read_tensors
 from prt.errors import InputError
-from prt.files import read_tensors
 from prt.training import Recipe, fit
 
 # Writes a checkpoint after every iteration, so that a kill at any moment leaves one behind it.

@@ -12,8 +12,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from prt import combine, objective
+from prt.atomic import read_tensors, write_tensors
 from prt.errors import InputError
-from prt.files import read_tensors, write_tensors
 from prt.scores import Scores
 from prt.training import Recipe
 from prt.vision.backbones import Classifier, build_tower, load_backbone, preprocess
@@ -245,7 +245,7 @@ def test_bad_tuning(prt: Prt, backbone: Path, dataset: Path, head: Path, tmp_pat
 
 
 def test_a_head_of_other_weights(head: Path, tmp_path: Path) -> None:
-    from prt.embedded.pretrain import pretrain
+    from prt.miniature.pretrain import pretrain
 
     recipe = Recipe(lr=1e-3, batch=8, steps=1, warmup=0)
     pretrain("rn12", "poor", recipe, 1, tmp_path / "other", tmp_path / "checkpoint")

@@ -37,7 +37,7 @@ app.command()(generate)
 
 Spec = Annotated[str, typer.Option(help="MODEL/TAG or MODEL/CHECKPOINT of open_clip, or local-dir:FOLDER.")]
 Source = Annotated[
-    str, typer.Option(help="paper:NAME, embedded:NAME, folder:PATH, torchvision:CLASS or huggingface:REPOSITORY.")
+    str, typer.Option(help="paper:NAME, miniature:NAME, folder:PATH, torchvision:CLASS or huggingface:REPOSITORY.")
 ]
 Data = Annotated[Path, typer.Option(help="Folder of a prepared data set.")]
 Head = Annotated[Path, typer.Option(help="File of a zero-shot head.")]
@@ -87,16 +87,16 @@ PANELS = {
 
 @vision.command()
 def pretrain(
-    architecture: Annotated[str, typer.Option(help="Name in prt.embedded.pretrain.ARCHITECTURES.")],
-    corpus: Annotated[str, typer.Option(help="Name in prt.embedded.glyphs.CORPORA.")],
+    architecture: Annotated[str, typer.Option(help="Name in prt.miniature.pretrain.ARCHITECTURES.")],
+    corpus: Annotated[str, typer.Option(help="Name in prt.miniature.glyphs.CORPORA.")],
     out: Out,
     checkpoint: Annotated[Path, typer.Option(help="File to resume from.")],
     recipe: RecipeJson = "{}",
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Pretrain a small CLIP of the embedded default on glyphs."""
+    """Pretrain a small CLIP of the demo on glyphs."""
     keep_threads()
-    from prt.embedded.pretrain import pretrain
+    from prt.miniature.pretrain import pretrain
 
     pretrain(architecture, corpus, recipe_of(parsed(recipe, "--recipe", RECIPE)), seed, out, checkpoint)
 
@@ -277,7 +277,7 @@ def benchmark_training(
     """Time and memory of an iteration of fine-tuning and reward tuning (Table 1); the weights are random."""
     keep_threads()
     from prt.tables import write_table
-    from prt.vision.benchmark import training
+    from prt.vision.speed import training
 
     table = training(_models(model), batch, device_of(device), precision, repeats)
     write_table(out, table, digits=6)
@@ -296,7 +296,7 @@ def benchmark_inference(
     """Time and memory of a batch through a target alone, EFT and PRT (Table 2); the weights are random."""
     keep_threads()
     from prt.tables import write_table
-    from prt.vision.benchmark import inference
+    from prt.vision.speed import inference
 
     table = inference(_models(model), pairs_of(pair), batch, device_of(device), repeats, compiled)
     write_table(out, table, digits=6)
@@ -506,8 +506,8 @@ def next_tokens_figure(
     out: Annotated[Path, typer.Option(help="Name of the pictures and their CSV, without its ending.")],
 ) -> None:
     """Draw the next tokens with and without a reward (Figures 5, 8 and 9)."""
+    from prt.atomic import read_json
     from prt.figures.next_tokens import draw
-    from prt.files import read_json
 
     draw(read_json(content, "table of next tokens"), out)
 

@@ -61,8 +61,8 @@ OBJECT = {"description": 'a JSON object such as {"shots": 0}', "type": "object"}
 
 @language.command()
 def write_text(out: Annotated[Path, typer.Option(help="Folder for chats/ and benchmarks/.")]) -> None:
-    """Write the chats and the benchmarks of the embedded default."""
-    from prt.embedded.tasks import write_chats, write_instructions, write_problems
+    """Write the chats and the benchmarks of the demo."""
+    from prt.miniature.tasks import write_chats, write_instructions, write_problems
 
     write_chats(out / "chats" / "train.jsonl")
     write_problems(out / "benchmarks" / "problems")
@@ -71,16 +71,16 @@ def write_text(out: Annotated[Path, typer.Option(help="Folder for chats/ and ben
 
 @language.command()
 def pretrain(
-    size: Annotated[str, typer.Option(help="Name in prt.embedded.pretrain_text.SIZES.")],
-    corpus: Annotated[str, typer.Option(help="Name in prt.embedded.text.CORPORA.")],
+    size: Annotated[str, typer.Option(help="Name in prt.miniature.pretrain_text.SIZES.")],
+    corpus: Annotated[str, typer.Option(help="Name in prt.miniature.text.CORPORA.")],
     out: Out,
     checkpoint: Annotated[Path, typer.Option(help="File to resume from.")],
     recipe: Annotated[str, typer.Option(help="Training recipe as JSON.")] = "{}",
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Pretrain a small language model of the embedded default on generated text."""
+    """Pretrain a small language model of the demo on generated text."""
     keep_threads()
-    from prt.embedded.pretrain_text import pretrain
+    from prt.miniature.pretrain_text import pretrain
 
     pretrain(size, corpus, recipe_of(parsed(recipe, "--recipe", OBJECT)), seed, out, checkpoint)
 
@@ -103,7 +103,7 @@ def fetch_chats(
 ) -> None:
     """Download the chats that models are tuned on."""
     allow_network(True)
-    from prt.language.data import fetch
+    from prt.language.chats import fetch
 
     fetch(source, downloads, out)
 
@@ -112,8 +112,8 @@ def fetch_chats(
 def fetch_benchmark(benchmark: BenchmarkName, downloads: Downloads, out: Receipt, settings: Settings = "{}") -> None:
     """Download the data of a benchmark."""
     allow_network(True)
-    from prt.files import write_json
-    from prt.language.benchmarks import fetch, origin
+    from prt.atomic import write_json
+    from prt.language.tasks import fetch, origin
 
     folder = fetch(benchmark, parsed(settings, "--settings", OBJECT), downloads)
     write_json(out, origin(folder) if folder else {})
@@ -128,7 +128,7 @@ def prepare(
 ) -> None:
     """Check the chats, and split them into training and validation."""
     allow_network(False)
-    from prt.language.data import prepare
+    from prt.language.chats import prepare
 
     prepare(source, out, downloads=downloads, validation=validation)
 
@@ -151,7 +151,7 @@ def tune(
 ) -> None:
     """Fine-tune a language model, or tune a reward; on several GPUs under torchrun."""
     keep_threads()
-    from prt.language.data import read_manifest
+    from prt.language.chats import read_manifest
     from prt.language.tune import Lora, Recipe, tune
 
     how = parsed(recipe, "--recipe", OBJECT)
@@ -251,7 +251,7 @@ def next_tokens(
     """Find the next tokens with and without a reward, in the answer to a benchmark's question (Figures 5, 8 and 9)."""
     keep_threads()
     allow_network(False)
-    from prt.files import write_json
+    from prt.atomic import write_json
     from prt.language.decode import load_reward, next_tokens
     from prt.language.evaluate import question
 
@@ -281,7 +281,7 @@ def benchmark_decoding(
     """Time of a decoded token with the target alone, EFT, PRT and speculative PRT (Table 3)."""
     keep_threads()
     allow_network(False)
-    from prt.language.benchmark import Pair, decoding
+    from prt.language.decoding_speed import Pair, decoding
     from prt.tables import write_table
 
     pairs = [Pair(**parsed(text, "--pair", PAIR)) for text in pair]

@@ -8,10 +8,10 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from prt.errors import InputError, known
 from prt.language import is_missing
-from prt.language.benchmarks import settings
+from prt.language.tasks import settings
 
 # Named here, too, as prt.vision.datasets takes seconds to import.
-EMBEDDED = ("digits", "mnist")
+MINIATURE = ("digits", "mnist")
 PAPER = sorted(file.stem for file in (Path(__file__).parent / "vision" / "paper").glob("*.yaml"))
 
 
@@ -36,8 +36,8 @@ def _check_vision(vision: dict[str, Any]) -> None:
     backbones, datasets = vision["backbones"], vision["datasets"]
     for dataset in datasets.values():
         kind, _, name = dataset["source"].partition(":")
-        if kind == "embedded":
-            known(name, EMBEDDED, "embedded data set")
+        if kind == "miniature":
+            known(name, MINIATURE, "miniature data set")
         if kind == "paper":
             known(name, PAPER, "data set of the paper")
     items = [item for item in ("figure6", "table5", "table7") if item in vision]

@@ -11,8 +11,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 
+from prt.atomic import file_hash, read_json, read_tensors, write_json, write_tensors
 from prt.errors import InputError
-from prt.files import file_hash, read_json, read_tensors, write_json, write_tensors
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 _TEXTS = {"type": "array", "items": {"type": "string"}}

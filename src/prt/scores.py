@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from prt.atomic import read_tensors, write_tensors
 from prt.errors import InputError
-from prt.files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

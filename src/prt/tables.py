@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from prt.atomic import write_text
 from prt.errors import InputError, known
-from prt.files import write_text
 
 
 def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:

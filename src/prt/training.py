@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from prt.atomic import fingerprint, read_tensors, write_tensors
 from prt.errors import InputError, known
-from prt.files import fingerprint, read_tensors, write_tensors
 from prt.progress import progress
 
 CHECKPOINT_SECONDS = 120.0

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from prt.errors import InputError
-from prt.language import benchmark
-from prt.language.benchmark import Pair, bytes_moved, bytes_read, decoding
+from prt.language import decoding_speed as benchmark
+from prt.language.decoding_speed import Pair, bytes_moved, bytes_read, decoding
 from prt.language.models import load, load_tokenizer
 from prt.language.reward import save_tuned, weights_hash
 

@@ -24,10 +24,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prt.errors import InputError
-from prt.language import benchmarks
+from prt.language import tasks as benchmarks
 from prt.language.evaluate import evaluate
 from prt.language.models import Causal
-from prt.language.sandbox import CodeEval, run
+from prt.sandbox.programs import CodeEval, run
 
 CELL = {
     "target": "tiny",
@@ -312,7 +312,7 @@ def test_programs_that_work() -> None:
 
 def test_no_sandbox(tiny: Causal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the kernel says no (here: to a folder that cannot be its root), nothing is run."""
-    monkeypatch.setattr("prt.language.sandbox._folders", lambda: [str(tmp_path / "missing")])
+    monkeypatch.setattr("prt.sandbox.programs._folders", lambda: [str(tmp_path / "missing")])
     with pytest.raises(InputError, match=r"allows no sandbox .*No such file.*user.max_user_namespaces"):
         run("pass")
     own = {"data": str(lines(tmp_path / "data", PROGRAMS)), "generation": {"max_gen_toks": 4}}
@@ -676,7 +676,7 @@ def test_fetching(tiny: Causal, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from prt.errors import InputError
-from prt.language.benchmarks import fetch
+from prt.language.tasks import fetch
 for name in sys.argv[2:]:
     try:
         print(fetch(name, {}, Path(sys.argv[1])))

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from prt.atomic import read_json
 from prt.errors import InputError
-from prt.files import read_json
-from prt.language import data as module
-from prt.language.data import (
+from prt.language import chats as module
+from prt.language.chats import (
     IGNORED,
     chat_template,
     encode,

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from prt.language.data import prepare, read_manifest
+from prt.language.chats import prepare, read_manifest
 from prt.language.tune import Recipe, tune
 
 # Each process is given RANK and the like, as torchrun gives them, and a folder.
@@ -27,7 +27,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch.distributed.tensor import DTensor
 
-from prt.language.data import read_manifest
+from prt.language.chats import read_manifest
 from prt.language.models import load
 from prt.language.tune import Lora, Recipe, Tuned, _Collator, _network, causal, tune
 

@@ -11,9 +11,9 @@ import torch
 from huggingface_hub import constants
 from test_language_data import COMMIT, Hub
 
-from prt.embedded.pretrain_text import pretrain
 from prt.errors import InputError
 from prt.language.models import fetch, load
+from prt.miniature.pretrain_text import pretrain
 from prt.training import Recipe
 
 CPU = torch.device("cpu")

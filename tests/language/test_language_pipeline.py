@@ -1,4 +1,4 @@
-"""The language half of the DAG, for real, on a smaller copy of the embedded default."""
+"""The language half of the DAG, for real, on a smaller copy of the demo."""
 
 import copy
 import shutil

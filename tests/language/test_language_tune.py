@@ -28,7 +28,7 @@ from transformers import (
 from prt import objective
 from prt.errors import InputError
 from prt.language import tune as module
-from prt.language.data import IGNORED, Manifest, padded, prepare, read_manifest
+from prt.language.chats import IGNORED, Manifest, padded, prepare, read_manifest
 from prt.language.models import Causal, load
 from prt.language.reward import check_writable, load_tuned
 from prt.language.reward import read_manifest as read_reward

@@ -1,4 +1,4 @@
-"""The whole DAG, for real, on a smaller copy of the embedded default."""
+"""The whole DAG, for real, on a smaller copy of the demo."""
 
 import copy
 import re
@@ -330,7 +330,7 @@ def test_a_failing_job_says_why(small: Config, write: Callable[[Config], Path]) 
     folder = write(config)
     done = snakemake(folder, "--show-failed-logs", "results/demo/vision/data/digits/manifest.json")
     assert done.returncode == 1
-    assert "prt: error: 'classes' has 2 names, but embedded:digits has 10 classes." in done.stdout
+    assert "prt: error: 'classes' has 2 names, but miniature:digits has 10 classes." in done.stdout
     assert not list((folder / "results" / "demo" / "vision").rglob("*.json"))
 
 

@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from prt.config import check
 from prt.errors import InputError
-from prt.files import write_text
+from prt.atomic import write_text
 
 try:
     check(

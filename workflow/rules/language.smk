@@ -3,7 +3,7 @@
 # and comparison.csv.
 
 
-# The embedded default's chats and benchmarks: generated text.
+# the demo's chats and benchmarks: generated text.
 rule write_text:
     output:
         expand(
@@ -29,7 +29,7 @@ rule write_text:
         "prt language write-text --out {params.out} 2> {log}"
 
 
-# Models of the embedded default: pretrained on generated text, by size and corpus.
+# Models of the demo: pretrained on generated text, by size and corpus.
 rule pretrain_language:
     output:
         config=f"{LANGUAGE_TOP}/models/{{model}}/config.json",

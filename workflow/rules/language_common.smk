@@ -2,7 +2,7 @@
 import shlex
 from pathlib import Path
 
-from prt.language.benchmarks import folder, is_file, settings
+from prt.language.tasks import folder, is_file, settings
 
 LANGUAGE = config["language"]
 LANGUAGE_TOP = f"results/{EXPERIMENT}/language"
@@ -244,7 +244,7 @@ def language_table(part, table):
 def benchmark_folder(benchmark):
     """Where the data of a benchmark lies; None where its task file says."""
     own = BENCHMARKS[benchmark]
-    if own.get("data") == "embedded":
+    if own.get("data") == "miniature":
         return f"{LANGUAGE_TOP}/benchmarks/{benchmark}"
     place = folder(benchmark, own, Path(LANGUAGE_DOWNLOADS))
     return place and str(place)
@@ -264,7 +264,7 @@ def benchmark_files(benchmark):
     place = benchmark_folder(benchmark)
     if benchmark in hub_benchmarks():
         return [f"{place}.json"]
-    if BENCHMARKS[benchmark].get("data") == "embedded":
+    if BENCHMARKS[benchmark].get("data") == "miniature":
         return [f"{place}/test.jsonl"]
     task = BENCHMARKS[benchmark].get("task", "")
     return [*([place] if place else []), *([task] if is_file(task) else [])]
@@ -274,7 +274,7 @@ def chats_receipt():
     """The file that says that the chats are fetched; none for chats that are at hand."""
     source = LANGUAGE["data"]["source"]
     kind, _, name = source.partition(":")
-    if kind == "embedded":
+    if kind == "miniature":
         return f"{LANGUAGE_TOP}/chats/train.jsonl"
     if kind == "jsonl":
         return name
@@ -286,7 +286,7 @@ def chats_source():
     source = LANGUAGE["data"]["source"]
     return (
         f"jsonl:{LANGUAGE_TOP}/chats/train.jsonl"
-        if source == "embedded:chats"
+        if source == "miniature:chats"
         else source
     )
 
@@ -354,7 +354,7 @@ def language_downloads():
 
 
 def billions(models):
-    """Parameters of some models, in billions; embedded ones have next to none."""
+    """Parameters of some models, in billions; miniature ones have next to none."""
     return sum(MODELS[model].get("parameters", 0) for model in models)
 
 
@@ -496,5 +496,5 @@ def decoding_needs():
 
 
 def gpus_of_decoding():
-    """GPUs of the job that measures the speed of decoding: one, where a model is not embedded."""
+    """GPUs of the job that measures the speed of decoding: one, where a model is not a miniature."""
     return 0 if all(map(is_pretrained_here, decoding_models())) else 1

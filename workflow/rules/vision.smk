@@ -3,7 +3,7 @@
 # (test split), validation.csv, summary.csv, comparison.csv and theory.csv.
 
 
-# Networks of the embedded default: pretrained on glyphs, by architecture and corpus.
+# Networks of the demo: pretrained on glyphs, by architecture and corpus.
 rule pretrain:
     output:
         config=f"{TOP}/backbones/{{backbone}}/open_clip_config.json",

@@ -2,7 +2,7 @@
 import shlex
 from pathlib import Path
 
-from prt.files import fingerprint
+from prt.atomic import fingerprint
 
 VISION = config["vision"]
 TOP = f"results/{EXPERIMENT}/vision"
@@ -32,7 +32,7 @@ wildcard_constraints:
     split="validation|test",
 
 
-def is_embedded(backbone):
+def is_miniature(backbone):
     """Whether the pipeline pretrains this backbone itself; such networks are small and run on one CPU core."""
     return "spec" not in BACKBONES[backbone]
 
@@ -47,7 +47,7 @@ def fetched_folder(backbone):
 
 def backbone_files(wildcards):
     """What must be made or fetched before a backbone can be loaded."""
-    if is_embedded(wildcards.backbone):
+    if is_miniature(wildcards.backbone):
         return f"{TOP}/backbones/{wildcards.backbone}/open_clip_config.json"
     folder = fetched_folder(wildcards.backbone)
     if folder:
@@ -59,7 +59,7 @@ def backbone_files(wildcards):
 
 def spec(wildcards):
     """How the command line names a backbone."""
-    if is_embedded(wildcards.backbone):
+    if is_miniature(wildcards.backbone):
         return f"local-dir:{TOP}/backbones/{wildcards.backbone}"
     folder = fetched_folder(wildcards.backbone)
     return f"local-dir:{folder}" if folder else BACKBONES[wildcards.backbone]["spec"]
@@ -70,7 +70,7 @@ def receipt(dataset):
     source = ENTRIES[dataset]["source"]
     kind, _, name = source.partition(":")
     local = kind == "huggingface" and Path(name).is_dir()
-    at_hand = local or kind in ("embedded", "folder", "noise")
+    at_hand = local or kind in ("miniature", "folder", "noise")
     return [] if at_hand else f"{DOWNLOADS}/{slug(source)}.json"
 
 
@@ -97,7 +97,7 @@ def vision_downloads():
 
 def gpus(wildcards):
     """GPUs of a job on this backbone."""
-    return 0 if is_embedded(wildcards.backbone) else 1
+    return 0 if is_miniature(wildcards.backbone) else 1
 
 
 def device(wildcards):
@@ -281,7 +281,7 @@ def noise_scores(dataset, run):
 
 def network(backbone):
     """How a benchmark names a network; it reads the architecture alone."""
-    if is_embedded(backbone):
+    if is_miniature(backbone):
         return f"{backbone}=local-dir:{TOP}/backbones/{backbone}"
     return shlex.quote(f"{backbone}={BACKBONES[backbone]['spec']}")
 
@@ -291,14 +291,14 @@ def network_files(backbones):
     return [
         f"{TOP}/backbones/{backbone}/open_clip_config.json"
         for backbone in backbones
-        if is_embedded(backbone)
+        if is_miniature(backbone)
     ]
 
 
 def gpus_of_costs():
-    """GPUs of the jobs that measure time and memory: one, where a network is not embedded."""
+    """GPUs of the jobs that measure time and memory: one, where a network is not a miniature."""
     names = [*VISION["costs"]["training"], *sum(VISION["costs"]["inference"], [])]
-    return 0 if all(map(is_embedded, names)) else 1
+    return 0 if all(map(is_miniature, names)) else 1
 
 
 def vision_items():

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
-from prt.files import replacing
+from prt.atomic import replacing
 
 NAME = {
     "pretrained": "Pretrained",

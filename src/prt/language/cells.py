@@ -10,7 +10,7 @@ import torch
 
 from prt.errors import InputError, known
 from prt.language import composed
-from prt.language.data import TEMPLATES, chat_template
+from prt.language.chats import TEMPLATES, chat_template
 from prt.language.models import Causal, load
 from prt.language.reward import load_tuned, read_manifest, weights_hash
 

@@ -35,13 +35,13 @@ from lm_eval.tasks._index import Kind
 from nltk.tokenize.punkt import save_punkt_params
 from torch import Tensor
 
+from prt.atomic import fingerprint, remove, replacing, write_json
 from prt.errors import InputError, first_line
-from prt.files import fingerprint, remove, replacing, write_json
-from prt.language.benchmarks import is_file, origin
-from prt.language.benchmarks import settings as all_settings
 from prt.language.models import Causal
-from prt.language.sandbox import CodeEval
+from prt.language.tasks import is_file, origin
+from prt.language.tasks import settings as all_settings
 from prt.progress import progress
+from prt.sandbox.programs import CodeEval
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
 SEED = 0  # GPQA's order of answers; which solved examples are shown
@@ -61,11 +61,11 @@ def evaluate(
 
     Args:
         benchmark: a name of the catalogue, or of a user's own benchmark.
-        settings: the user's settings of it, as for ``prt.language.benchmarks.settings``. ``data`` is a folder in the
+        settings: the user's settings of it, as for ``prt.language.tasks.settings``. ``data`` is a folder in the
             layout of its hub repository, or one with ``test.jsonl`` (the examples that are judged) and, for solved
             examples in the prompt, ``train.jsonl``, both in the repository's own columns.
         cell: what was measured (target, method, source, …); goes into the result as it is.
-        unsafe_code: whether programs that the model wrote may be run, in the sandbox of ``prt.language.sandbox``.
+        unsafe_code: whether programs that the model wrote may be run, in the sandbox of ``prt.sandbox.programs``.
 
     Returns:
         what is written to ``result.json``: ``benchmark``, ``cell``; ``metrics`` (metric → value in 0..1) and which of

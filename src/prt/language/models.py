@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from prt.atomic import fingerprint, write_json
 from prt.errors import InputError, first_line
-from prt.files import fingerprint, write_json
 from prt.language import is_missing
 
 logging.disable_progress_bar()  # of loading and saving: half lines in a log

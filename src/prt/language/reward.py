@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prt import reward
+from prt.atomic import file_hash, fingerprint, remove, write_json
 from prt.errors import InputError, first_line
-from prt.files import file_hash, fingerprint, remove, write_json
 from prt.language.models import Causal, load, vocabulary
 
 # What transformers and PEFT write, besides the files that a kind of tokenizer has of its own.

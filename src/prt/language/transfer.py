@@ -12,8 +12,8 @@ from jsonschema.exceptions import best_match
 from numpy.typing import NDArray
 
 from prt import stats
+from prt.atomic import read_json
 from prt.errors import InputError
-from prt.files import read_json
 
 KEYS = ["dataset", "source", "target", "method", "alpha", "lora", "strength"]
 TRANSFER = [*KEYS, "seed", "metric", "headline", "value", "low", "high", "n"]

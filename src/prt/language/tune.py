@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from prt.atomic import fingerprint, read_json, write_json, write_text
 from prt.errors import InputError, known
-from prt.files import fingerprint, read_json, write_json, write_text
-from prt.language.data import IGNORED, SPLITS, Manifest, chat_template, packed, padded, read_tokens, tokenise
+from prt.language.chats import IGNORED, SPLITS, Manifest, chat_template, packed, padded, read_tokens, tokenise
 from prt.language.loss import ft_loss, prt_loss
 from prt.language.models import DTYPES, Causal, load, vocabulary
 from prt.language.reward import check_writable, save_tuned, weights_hash
@@ -396,7 +396,7 @@ def tune(
         lora: tune an adapter; the reference of prt is then its base, not a second copy.
         checkpoints: a folder for what a killed run goes on from, bit for bit on a CPU: ``SEED/checkpoint-*`` and
             ``SEED/tokens``, which are gone when all is done.
-        template: see :func:`prt.language.data.chat_template`.
+        template: see :func:`prt.language.chats.chat_template`.
 
     Raises:
         InputError: for a negative alpha, or one with ft, a recipe that does not fit the model or the processes, an

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import Compose, PILToTensor
 
+from prt.atomic import read_json, remove, write_json, write_tensors
 from prt.errors import InputError, first_line, known
-from prt.files import read_json, remove, write_json, write_tensors
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -43,7 +43,7 @@ class Backbone:
 def load_backbone(spec: str) -> Backbone:
     """Load ``MODEL/PRETRAINED``, where PRETRAINED is a tag of open_clip or a checkpoint, or ``local-dir:FOLDER``.
 
-    A local-dir is a folder in open_clip's own format (configuration and weights), as the embedded family is.
+    A local-dir is a folder in open_clip's own format (configuration and weights), as the miniature family is.
 
     Raises:
         InputError: for an unknown model or tag, weights that cannot be had or do not fit, or a quickgelu mismatch.

@@ -17,8 +17,8 @@ import pyarrow as pa
 from PIL import Image
 from torch.utils.data import Dataset
 
+from prt.atomic import fingerprint, read_json, remove, replacing, write_json
 from prt.errors import InputError, first_line, known
-from prt.files import fingerprint, read_json, remove, replacing, write_json
 from prt.progress import progress
 
 SPLITS = ("train", "validation", "test")
@@ -58,7 +58,7 @@ def prepare(
     """Make ``out`` from ``source``.
 
     Args:
-        source: ``paper:NAME`` (one of ``prt.vision.catalogue``), ``embedded:NAME`` (digits, mnist), ``folder:PATH``,
+        source: ``paper:NAME`` (one of ``prt.vision.catalogue``), ``miniature:NAME`` (digits, mnist), ``folder:PATH``,
             ``torchvision:CLASS``, ``huggingface:REPOSITORY``, or ``noise:STD:FOLDER`` (a prepared data set with noise
             on its pixels). Nothing is downloaded: ``prt.vision.fetch`` does that.
         root: where downloads are kept.
@@ -150,11 +150,11 @@ def _paper(name: str, root: Path) -> Found:
     return load(entry(name), root)
 
 
-def _embedded(name: str, _root: Path) -> Found:
-    from prt.embedded import data
+def _miniature(name: str, _root: Path) -> Found:
+    from prt.miniature import data
 
     makers = {"digits": data.digits, "mnist": data.mnist}
-    known(name, makers, "embedded data set")
+    known(name, makers, "miniature data set")
 
     def part(images: np.ndarray, labels: np.ndarray) -> Part:
         return Part(labels.tolist(), lambda i: (_png(Image.fromarray(images[i])), f"{name}[{i}]"))
@@ -348,7 +348,7 @@ def _noise(name: str, _root: Path) -> Found:
 
 
 KINDS: dict[str, Callable[[str, Path], Found]] = {
-    "embedded": _embedded,
+    "miniature": _miniature,
     "folder": _folder,
     "huggingface": _huggingface,
     "noise": _noise,

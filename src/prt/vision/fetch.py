@@ -14,8 +14,8 @@ from typing import Any
 
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
+from prt.atomic import read_json, remove, write_json
 from prt.errors import InputError, first_line
-from prt.files import read_json, remove, write_json
 from prt.vision.catalogue import Archive, Entry, entry
 from prt.vision.datasets import find, kind_of, torchvision_splits
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prt.atomic import file_hash, read_tensors, write_tensors
 from prt.errors import InputError
-from prt.files import file_hash, read_tensors, write_tensors
 from prt.vision.backbones import Backbone, Classifier
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prt import combine, objective, reward
+from prt.atomic import remove, write_text
 from prt.errors import InputError, known
-from prt.files import remove, write_text
 from prt.progress import progress
 from prt.scores import Scores, check_same_labels
 from prt.training import Recipe, fit

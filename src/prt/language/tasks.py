@@ -1,4 +1,4 @@
-"""The benchmarks: the paper's, which are data (``benchmarks.yaml``), and a user's own; and their downloads.
+"""The benchmarks: the paper's, which are data (``tasks.yaml``), and a user's own; and their downloads.
 
 This module needs no lm-eval, so that asking for a name or a folder costs nothing.
 """
@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
+from prt.atomic import read_json, write_json
 from prt.errors import InputError, first_line, known
-from prt.files import read_json, write_json
 
-CATALOGUE = Path(__file__).with_name("benchmarks.yaml")
+CATALOGUE = Path(__file__).with_name("tasks.yaml")
 ORIGIN = ".fetched.json"  # what a folder of data was made from
 DEFAULTS: dict[str, Any] = {
     "shots": 0,
@@ -42,7 +42,7 @@ TYPES: dict[str, Any] = {
 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
-    """The paper's benchmarks: name → facts, as ``benchmarks.yaml`` explains them."""
+    """The paper's benchmarks: name → facts, as ``tasks.yaml`` explains them."""
     return yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
 
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from prt.atomic import fingerprint, read_json, remove, replacing, write_json
 from prt.errors import InputError, first_line, known
-from prt.files import fingerprint, read_json, remove, replacing, write_json
 from prt.progress import progress
 
 SPLITS = ("train", "validation")

@@ -38,7 +38,7 @@ from prt.language import composed
 from prt.language.models import DTYPES, Causal, load, load_tokenizer, shared_ids, vocabulary
 from prt.language.reward import load_tuned
 from prt.language.speculative import Speculative, Statistics
-from prt.measure import apart, check, device_name, forget_peak, memory, start
+from prt.profiling import apart, check, device_name, forget_peak, memory, start
 from prt.progress import progress
 
 DRAFTED = 4  # tokens drafted at a time

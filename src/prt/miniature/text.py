@@ -1,4 +1,4 @@
-"""Pretraining corpora of generated text, and the one tokenizer of the embedded language models."""
+"""Pretraining corpora of generated text, and the one tokenizer of the miniature language models."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from prt.embedded.tasks import (
+from prt.miniature.tasks import (
     ENDINGS,
     GREATEST,
     ITEMS,

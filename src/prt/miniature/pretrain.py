@@ -1,4 +1,4 @@
-"""Pretraining of the embedded family: tiny CLIPs, written as folders that open_clip loads."""
+"""Pretraining of the miniature family: tiny CLIPs, written as folders that open_clip loads."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prt.embedded.glyphs import CORPORA, IMAGE_SIZE, batch, captions
 from prt.errors import known
+from prt.miniature.glyphs import CORPORA, IMAGE_SIZE, batch, captions
 from prt.training import Recipe, fit
 
 
@@ -40,7 +40,7 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
 
     Args:
         architecture: a key of ARCHITECTURES.
-        corpus: a key of ``prt.embedded.glyphs.CORPORA``.
+        corpus: a key of ``prt.miniature.glyphs.CORPORA``.
         seed: of the initial weights and of the batches.
         out: gets open_clip_model.safetensors, then open_clip_config.json: a folder with the latter is whole.
         checkpoint: a file to resume from, removed at the end.

@@ -1,4 +1,4 @@
-"""What the embedded language models are tuned on and judged by: word problems, and instructions that can be checked."""
+"""What the miniature language models are tuned on and judged by: word problems, and instructions to be checked."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from prt.files import write_text
+from prt.atomic import write_text
 
 GREATEST = 20
 NAMES = ("Tom", "Ann", "Ben", "Mia", "Sam", "Eva", "Max", "Lea")

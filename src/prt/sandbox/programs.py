@@ -1,6 +1,6 @@
 """Running a model's programs where they can do no harm, and HumanEval's and MBPP's measure of them, pass@k.
 
-The sandbox is the Linux kernel's namespaces (``prt.language.jail`` says what is taken away). It needs no installation
+The sandbox is the Linux kernel's namespaces (``prt.sandbox.jail`` says what is taken away). It needs no installation
 and no rights, and works on a cluster's node. It is for programs that models write by chance; it is no proof against an
 attacker who knows a hole in the kernel.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prt.errors import InputError
-from prt.language import jail
+from prt.sandbox import jail
 
 SECONDS = 3.0  # for one program; code_eval's own
 GRACE = 20  # seconds for making the sandbox, beyond which it is ended from outside

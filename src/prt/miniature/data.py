@@ -6,7 +6,7 @@ from sklearn.model_selection import train_test_split
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-# The captions of prt.embedded.glyphs that name no font.
+# The captions of prt.miniature.glyphs that name no font.
 TEMPLATES = ("digit {}", "the digit {}", "a picture of the digit {}")
 
 

@@ -1,4 +1,4 @@
-"""The embedded language models: problems and instructions, corpora, their tokenizer, pretraining that resumes."""
+"""The miniature language models: problems and instructions, corpora, their tokenizer, pretraining that resumes."""
 
 import json
 import re
@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from prt.embedded import pretrain_text, tasks, text
+from prt.atomic import file_hash
 from prt.errors import InputError
-from prt.files import file_hash
 from prt.language.models import load, shared_ids, vocabulary
+from prt.miniature import pretrain_text, tasks, text
 from prt.training import Recipe
 
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, batch=2, steps=3, warmup=1, weight_decay=0.1, beta2=0.98)
@@ -27,7 +27,7 @@ WEIGHTS = "model.safetensors"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model pretrained for three iterations."""
-    out = tmp_path_factory.mktemp("embedded") / "s-poor"
+    out = tmp_path_factory.mktemp("miniature") / "s-poor"
     pretrain_text.pretrain("s", "poor", RECIPE, 0, out, out.parent / "checkpoint.safetensors")
     return out
 

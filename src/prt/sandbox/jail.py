@@ -1,4 +1,4 @@
-"""What happens inside the sandbox: a script that ``prt.language.sandbox`` starts, with stdlib imports alone.
+"""What happens inside the sandbox: a script that ``prt.sandbox.programs`` starts, with stdlib imports alone.
 
 ``jail.py SETTINGS < PROGRAM`` takes from the process, step by step, all that a program could do harm with, and then
 runs the program in itself:

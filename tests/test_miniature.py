@@ -1,4 +1,4 @@
-"""The embedded family: pure batches, fixed splits, folders for open_clip, training that resumes bitwise."""
+"""The miniature family: pure batches, fixed splits, folders for open_clip, training that resumes bitwise."""
 
 import json
 import signal
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from prt.embedded import glyphs, pretrain
-from prt.embedded.data import CLASS_NAMES, TEMPLATES, Splits, digits, mnist
+from prt.atomic import file_hash
 from prt.errors import InputError
-from prt.files import file_hash
+from prt.miniature import glyphs, pretrain
+from prt.miniature.data import CLASS_NAMES, TEMPLATES, Splits, digits, mnist
 from prt.training import Recipe
 
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, batch=8, steps=6, warmup=2, weight_decay=0.1, beta2=0.98)
@@ -23,7 +23,7 @@ WEIGHTS = "open_clip_model.safetensors"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT pretrained for six iterations."""
-    out = tmp_path_factory.mktemp("embedded") / "vit-s-poor"
+    out = tmp_path_factory.mktemp("miniature") / "vit-s-poor"
     pretrain.pretrain("vit-s", "poor", RECIPE, 0, out, out.parent / "checkpoint.safetensors")
     return out
 

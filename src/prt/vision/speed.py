@@ -32,9 +32,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from prt import combine
+from prt.atomic import read_json
 from prt.errors import known
-from prt.files import read_json
-from prt.measure import apart, check, device_name, forget_peak, memory, start
+from prt.profiling import apart, check, device_name, forget_peak, memory, start
 from prt.progress import progress
 from prt.training import Recipe, optimizer_of
 from prt.vision.backbones import CONFIG, Classifier, build_tower
@@ -185,7 +185,7 @@ def count(spec: str, batch: int, *, backward: bool = True) -> dict[str, int]:
     """FLOPs (a multiplication and an addition are two) of a batch through an image tower: convolutions, and the rest.
 
     Counted are products of matrices and convolutions, forward and, unless told otherwise, backward. The head (less
-    than a hundredth even of the embedded networks), the losses and the optimiser are not: it is a lower bound.
+    than a hundredth even of the miniature networks), the losses and the optimiser are not: it is a lower bound.
     """
     model_cfg, _ = architecture(spec)
     with torch.device("meta"):  # shapes alone, no numbers

@@ -1,4 +1,4 @@
-"""Pretraining of the embedded language models: tiny Llamas, written as ordinary folders of transformers."""
+"""Pretraining of the miniature language models: tiny Llamas, written as ordinary folders of transformers."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prt.embedded.text import CORPORA, batch, tokenizer
+from prt.atomic import remove, replacing, write_json
 from prt.errors import known
-from prt.files import remove, replacing, write_json
 from prt.language.models import vocabulary
+from prt.miniature.text import CORPORA, batch, tokenizer
 from prt.training import Recipe, fit
 
 # Hidden size; heads of 16, two layers, an MLP of twice the hidden size.
@@ -53,7 +53,7 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
 
     Args:
         size: a key of SIZES.
-        corpus: a key of ``prt.embedded.text.CORPORA``.
+        corpus: a key of ``prt.miniature.text.CORPORA``.
         recipe: its batch counts rows of 64 tokens.
         seed: of the initial weights and of the batches.
         out: gets model.safetensors, the tokenizer, origin.json (what it was made of) and, last, config.json: a folder

@@ -1,1 +1,0 @@
-"""The embedded family: data and pretraining that need no network, for the demonstration and the tests."""

@@ -1,0 +1,85 @@
+"""The methods: what each makes of a target, as a sum of log-probabilities and rewards of a few networks.
+
+Everything else asks here: which networks a method needs, what it is called, and its colour. A new method is an entry.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from prt.errors import known
+
+
+class Network(NamedTuple):
+    """A network of the sum: whose, and what it was tuned to be.
+
+    ``model``: ``pretrained``, ``instruct`` (published as tuned for instructions), ``ft`` (fine-tuned), ``prt`` (a
+    reward), ``adapted`` (that reward, tuned further on other data).
+    """
+
+    owner: Literal["target", "source"]
+    model: Literal["pretrained", "instruct", "ft", "prt", "adapted"]
+
+
+PRETRAINED, INSTRUCT, FT = (Network("target", model) for model in ("pretrained", "instruct", "ft"))
+SOURCE_PRETRAINED, SOURCE_FT = Network("source", "pretrained"), Network("source", "ft")
+REWARD, ADAPTED = Network("source", "prt"), Network("source", "adapted")
+REWARDS = ("prt", "adapted")  # models whose outputs are rewards; those of the others are log-probabilities
+
+
+@dataclass(frozen=True)
+class Method:
+    """softmax(base + strength · Σ sign · network); without ``added`` it is ``base`` alone, and has no strength."""
+
+    label: str
+    colour: str  # Okabe and Ito's palette, told apart by colour-blind readers
+    base: Network
+    added: tuple[tuple[int, Network], ...] = ()
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All networks of the sum."""
+        return (self.base, *(network for _, network in self.added))
+
+    @property
+    def transfers(self) -> bool:
+        """Whether something of a source is put on a target."""
+        return bool(self.added)
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether a network of the sum is the source's."""
+        return any(network.owner == "source" for network in self.networks)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a network of the sum was tuned, and so has a seed."""
+        return any(network.model not in ("pretrained", "instruct") for network in self.networks)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether a network of the sum is a reward, and so has a weight α of the entropy term."""
+        return any(network.model in REWARDS for network in self.networks)
+
+
+METHODS: dict[str, Method] = {
+    "pretrained": Method("Pretrained", "#B3B3B3", PRETRAINED),
+    "eft": Method("EFT", "#E69F00", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED))),  # eq. 4
+    "prt": Method("PRT", "#0072B2", PRETRAINED, ((1, REWARD),)),  # eq. 6 and 10
+    "adapted": Method("PRT, tuned further", "#56B4E9", PRETRAINED, ((1, ADAPTED),)),  # Table 5
+    "ft": Method("FT (target's own)", "#009E73", FT),
+    "instruct": Method("Instruct (published)", "#F0E442", INSTRUCT),
+    "source_ft": Method("source's FT, kept as it is", "#000000", SOURCE_FT),
+    # A product of experts: PRT's cost, no reward trained. Not in the paper.
+    "poe": Method("PoE", "#CC79A7", PRETRAINED, ((1, SOURCE_FT),)),
+    "reward": Method("reward alone", "#56B4E9", REWARD),  # eq. 12's ρ
+}
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    known(name, METHODS, "method")
+    return METHODS[name]

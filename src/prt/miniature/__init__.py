@@ -1,0 +1,1 @@
+"""The miniature family: data and pretraining that need no network, for the demonstration and the tests."""
