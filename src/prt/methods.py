@@ -61,16 +61,17 @@ class Method:
         return any(network.model in REWARDS for network in self.networks)
 
 
+# A transferring method is compared with the methods after it and with every model alone but the bare reward.
 METHODS: dict[str, Method] = {
     "pretrained": Method("Pretrained", "#B3B3B3", PRETRAINED),
-    "eft": Method("EFT", "#E69F00", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED))),  # eq. 4
     "prt": Method("PRT", "#0072B2", PRETRAINED, ((1, REWARD),)),  # eq. 6 and 10
-    "adapted": Method("PRT, tuned further", "#56B4E9", PRETRAINED, ((1, ADAPTED),)),  # Table 5
-    "ft": Method("FT (target's own)", "#009E73", FT),
-    "instruct": Method("Instruct (published)", "#F0E442", INSTRUCT),
-    "source_ft": Method("source's FT, kept as it is", "#000000", SOURCE_FT),
+    "adapted": Method("PRT, tuned further", "#D55E00", PRETRAINED, ((1, ADAPTED),)),  # Table 5
+    "eft": Method("EFT", "#E69F00", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED))),  # eq. 4
     # A product of experts: PRT's cost, no reward trained. Not in the paper.
     "poe": Method("PoE", "#CC79A7", PRETRAINED, ((1, SOURCE_FT),)),
+    "ft": Method("FT (target's own)", "#009E73", FT),
+    "source_ft": Method("source's FT, kept as it is", "#000000", SOURCE_FT),
+    "instruct": Method("Instruct (published)", "#F0E442", INSTRUCT),
     "reward": Method("reward alone", "#56B4E9", REWARD),  # eq. 12's ρ
 }
 
