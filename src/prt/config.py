@@ -1,138 +1,258 @@
-"""The configuration is checked before anything runs: keys and types by JSON Schema, names against each other."""
+"""The configuration: what an experiment may say, with every default."""
 
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from prt.errors import InputError, known
-from prt.language import is_missing
-from prt.language.tasks import settings
-
-# Named here, too, as prt.vision.datasets takes seconds to import.
-MINIATURE = ("digits", "mnist")
-PAPER = sorted(file.stem for file in (Path(__file__).parent / "vision" / "paper").glob("*.yaml"))
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Shots = Annotated[
+    str, BeforeValidator(lambda s: str(s) if isinstance(s, int) else s), Field(pattern=r"^(full|[1-9]\d*)$")
+]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Given = dict[str, Any]  # the keys of a recipe that are given; what is left out is inherited
 
 
-def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
-    """Refuse a configuration with unknown keys, values of the wrong type, or names of nothing.
-
-    Raises:
-        InputError: naming the place, and the nearest right name where there is one.
-    """
-    _shots_as_text(config)
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is not None:
-        raise InputError(_told(error))
-    if "vision" in config:
-        _check_vision(config["vision"])
-    if "language" in config:
-        _check_language(config["language"])
+def _unique(values: list[Any]) -> list[Any]:
+    if len({repr(value) for value in values}) < len(values):
+        raise ValueError("it has an entry twice")
+    return values
 
 
-def _check_vision(vision: dict[str, Any]) -> None:
-    """Refuse names of nothing in the vision half."""
-    backbones, datasets = vision["backbones"], vision["datasets"]
-    for dataset in datasets.values():
-        kind, _, name = dataset["source"].partition(":")
-        if kind == "miniature":
-            known(name, MINIATURE, "miniature data set")
-        if kind == "paper":
-            known(name, PAPER, "data set of the paper")
-    items = [item for item in ("figure6", "table5", "table7") if item in vision]
-    for panel in [*vision["panels"], *(vision[item] for item in items)]:
-        for name in (panel["source"], *panel["targets"]):
-            known(name, backbones, "backbone")
-    costs = vision.get("costs", {})
-    for name in [*costs.get("training", []), *(name for pair in costs.get("inference", []) for name in pair)]:
-        known(name, backbones, "backbone of costs")
-    for name in vision.get("figure12", []):
-        known(name, datasets, "data set of figure12")
-    if set(vision.get("figure12", [])) == set(datasets):
-        raise InputError("figure12 names all data sets, and leaves none for Figure 2: take one out, or figure12.")
-    if "table5" in vision and f"{vision['table5']['dataset']}-noise" in datasets:
-        raise InputError(
-            f"a data set cannot be called '{vision['table5']['dataset']}-noise', as table5's noisy images are; "
-            "choose another name."
-        )
-    for item in items:
-        known(vision[item]["dataset"], datasets, f"data set of {item}")
-        known(vision[item]["shots"], datasets[vision[item]["dataset"]]["shots"], f"number of shots of {item}")
+Distinct = BeforeValidator(lambda values: _unique(values) if isinstance(values, list) else values)
+Names = Annotated[list[str], Field(min_length=1), Distinct]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), Distinct]
+Alphas = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), Distinct]
+Pairs = Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1), Distinct]
+Positive = Annotated[int, Field(ge=1)]
 
 
-def _check_language(language: dict[str, Any]) -> None:
-    """Refuse names of nothing in the language half."""
-    models, benchmarks = language["models"], language["benchmarks"]
-    for name, own in benchmarks.items():
-        settings(name, own)
-    bars = language.get("bars", {})
-    items = [(name, language[name]) for name in ("figure7", "table4", "table6") if name in language]
-    for name, used in [(n, b) for n, item in [*bars.items(), *items] for b in item["benchmarks"]] + [
-        (n, item["benchmark"]) for n, item in language.get("next_tokens", {}).items()
-    ]:
-        known(used, benchmarks, f"benchmark of {name}")
-    for panel in [panel for item in [*bars.values(), *(item for _, item in items)] for panel in item["panels"]]:
-        for name in (panel["source"], *panel["targets"]):
-            known(name, models, "language model")
-    for item in language.get("next_tokens", {}).values():
-        for name in (item["source"], item["target"]):
-            known(name, models, "language model")
-    for name in [name for pair in language.get("table3", {}).get("pairs", []) for name in pair]:
-        known(name, models, "language model of table3")
-    for name, model in models.items():
-        if "spec" in model and is_missing(model["spec"]):
-            raise InputError(
-                f"the language model '{name}' is to be in {model['spec']}, where there is no config.json; name a "
-                "folder that a model was saved to, or one on the Hugging Face hub as OWNER/NAME."
-            )
-    for name, item in items:
-        if language.get("in_one_job") and item.get("seeds", language["seeds"]) != language["seeds"]:
-            raise InputError(f"with 'in_one_job' all runs have the same seeds; take those of {name} out.")
-    if "table6" in language and "lora" not in language:
-        raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
-    runs_code = [name for name, own in benchmarks.items() if settings(name, own)["code"]]
-    if runs_code and not language.get("unsafe_code"):
-        raise InputError(
-            f"the benchmark {runs_code[0]} runs code that a model wrote, in a sandbox: set 'unsafe_code: true' in the "
-            "configuration's 'language' if you want that, or take the benchmark out."
-        )
+class Part(BaseModel):
+    """A part of the configuration: unknown keys and values of another type are refused."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _shots_as_text(config: Any) -> None:
-    """A number of shots may be written as a number; it is a name, as 'full' is."""
-    try:
-        vision = config["vision"]
-        for dataset in vision["datasets"].values():
-            dataset["shots"] = {str(shots): recipe for shots, recipe in dataset["shots"].items()}
-        for item in (vision[name] for name in ("figure6", "table5", "table7") if name in vision):
-            item["shots"] = str(item["shots"])
-    except (KeyError, TypeError, AttributeError):
-        return  # the schema tells what is missing or of the wrong kind
+class Panel(Part):
+    """A source, and the targets that what was tuned on it is put on."""
+
+    source: str
+    targets: Names
+
+    @property
+    def models(self) -> list[str]:
+        """The source itself, then its targets."""
+        return list(dict.fromkeys([self.source, *self.targets]))
 
 
-def _told(error: ValidationError) -> str:
-    parent: Any = error.parent
-    if parent is not None and parent.validator == "oneOf":
-        error = parent  # what a backbone or a model may be is told as a whole
-    place = ".".join(str(p) for p in error.absolute_path) or "the top level"
-    rule: Any = error.validator_value
-    here: Any = error.instance
-    schema: Any = error.schema
-    if error.validator == "additionalProperties":
-        for key in here:
-            known(key, schema.get("properties", {}), f"key in {place} of the configuration")
-    if error.validator == "enum":
-        known(here, rule, f"value of {place} of the configuration")
-    if error.validator == "required":
-        missing = next(key for key in rule if key not in here)
-        return f"the configuration lacks '{missing}' in {place}: add it (see config/README.md)."
-    if error.validator == "minimum":
-        return f"{place} of the configuration is {here}, but must be {rule} or more."
-    if error.validator == "oneOf":
-        return f"{place} of the configuration needs {schema['description']}."
-    if error.validator == "anyOf":
-        return "the configuration has neither 'vision' nor 'language': add one (see config/README.md)."
-    if error.validator == "not":
-        return f"{place} of the configuration cannot be set there: {schema['description']}."
-    return f"{place} of the configuration is wrong: {error.message} (see config/README.md)."
+Panels = Annotated[list[Panel], Field(min_length=1)]
+
+
+class Backbone(Part):
+    """A CLIP: one of open_clip (``spec``), or a miniature that is pretrained here."""
+
+    needs: ClassVar[str] = "either 'spec' alone, or 'architecture', 'corpus' and 'recipe'"
+
+    spec: str | None = None
+    paper: str | None = None
+    architecture: Literal["vit-s", "vit-b", "rn12", "rn24"] | None = None
+    corpus: Literal["poor", "rich"] | None = None
+    recipe: Given | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        own = [self.architecture is None, self.corpus is None, self.recipe is None]
+        if not (all(own) if self.spec is not None else not any(own)):
+            raise ValueError(f"needs {self.needs}")
+        return self
+
+
+class Model(Part):
+    """A language model: one of the hub or a folder (``spec``), or a miniature that is pretrained here."""
+
+    needs: ClassVar[str] = "either 'spec' and 'parameters' (in billions), or 'size', 'corpus' and 'recipe'"
+
+    spec: str | None = None
+    instruct: str | None = None
+    parameters: Annotated[float, Field(gt=0)] | None = None
+    paper: str | None = None
+    size: Literal["s", "m", "l"] | None = None
+    corpus: Literal["poor", "rich"] | None = None
+    recipe: Given | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        own = [self.size is None, self.corpus is None, self.recipe is None]
+        others = [self.spec is None, self.parameters is None]
+        if not (
+            all(own) and not any(others)
+            if self.spec is not None
+            else not any(own) and all(others) and not self.instruct
+        ):
+            raise ValueError(f"needs {self.needs}")
+        return self
+
+
+class Dataset(Part):
+    """An image data set, and the recipe of each number of shots."""
+
+    source: str
+    shots: Annotated[dict[Shots, Given], Field(min_length=1)]
+    classes: Annotated[list[str], Field(min_length=2)] | None = None
+    templates: Annotated[list[str], Field(min_length=1)] | None = None
+    validation: Share = 0.1
+    test: Share = 0.2
+
+
+class Experiment(Panel):
+    """A panel on one data set with one number of shots: Tables 5 and 7, Figure 6."""
+
+    dataset: str
+    shots: Shots
+
+
+class Figure6(Experiment):
+    """The entropy sweep; ``every``: iterations between two points of the curve."""
+
+    alphas: Alphas
+    every: Positive
+
+
+class Table5(Experiment):
+    """The noise experiment; ``noise``: standard deviation on pixels between 0 and 1."""
+
+    noise: Annotated[float, Field(gt=0)]
+    recipe: Given
+
+
+class Ledger(Part):
+    """Published zero-shot accuracies, and what to do where ours differ."""
+
+    published: str
+    tolerance: Annotated[float, Field(ge=0)] = 0.02
+    beyond: Literal["stop", "warn"] = "stop"
+
+
+class Costs(Part):
+    """Tables 1 and 2."""
+
+    training: Names
+    inference: Pairs
+    batch: Positive
+    repeats: Positive
+    compile: bool = True
+
+
+class Vision(Part):
+    """The vision half."""
+
+    backbones: Annotated[dict[Name, Backbone], Field(min_length=1)]
+    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
+    recipe: Given
+    seeds: Seeds
+    panels: Panels
+    figure6: Figure6
+    table7: Experiment
+    strengths: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), Distinct]
+    downloads: str = "downloads"
+    figure12: Names | None = None
+    ledger: Ledger | None = None
+    costs: Costs | None = None
+    table5: Table5 | None = None
+
+    @property
+    def items(self) -> dict[str, Experiment]:
+        """The items that are on one data set."""
+        found = {"figure6": self.figure6, "table5": self.table5, "table7": self.table7}
+        return {name: item for name, item in found.items() if item is not None}
+
+
+class Chats(Part):
+    """The chats that language models are tuned on."""
+
+    source: str
+    template: Literal["tulu", "own"] = "tulu"
+    validation: Share = 0.02
+
+
+class Adapter(Part):
+    """The adapters of Table 6."""
+
+    rank: Positive
+    alpha: Positive | None = None
+    targets: Names | None = None
+    recipe: Given = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is given of the adapter itself."""
+        return self.model_dump(exclude={"recipe"}, exclude_none=True)
+
+
+class Bars(Part):
+    """Benchmarks, and transfers that are compared on them."""
+
+    benchmarks: Names
+    panels: Panels
+    seeds: Seeds | None = None
+
+
+class Figure7(Bars):
+    """The entropy sweep of language models."""
+
+    alphas: Alphas
+
+
+class NextTokens(Part):
+    """The next tokens in the answer to a question of a benchmark."""
+
+    source: str
+    target: str
+    benchmark: str
+    example: Annotated[int, Field(ge=0)]
+
+
+class Table3(Part):
+    """Decoding speed."""
+
+    pairs: Pairs
+    prompt_tokens: Positive
+    new_tokens: Annotated[int, Field(ge=16)]
+    repeats: Annotated[int, Field(ge=2)]
+    compile: bool = True
+
+
+class Language(Part):
+    """The language half."""
+
+    models: Annotated[dict[ModelName, Model], Field(min_length=1)]
+    data: Chats
+    recipe: Given
+    seeds: Seeds
+    methods: Annotated[list[str], Distinct]
+    benchmarks: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    lora: Adapter | None = None
+    downloads: str = "downloads"
+    unsafe_code: bool = False
+    bars: dict[Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14"], Bars] = {}
+    next_tokens: dict[Literal["figure5", "figure8", "figure9"], NextTokens] = {}
+    figure7: Figure7 | None = None
+    table3: Table3 | None = None
+    table4: Bars | None = None
+    table6: Bars | None = None
+
+    @property
+    def transfers(self) -> dict[str, Bars]:
+        """The items that compare transfers on benchmarks."""
+        others = {"figure7": self.figure7, "table4": self.table4, "table6": self.table6}
+        found: dict[str, Bars] = {str(name): item for name, item in self.bars.items()}
+        return found | {name: item for name, item in others.items() if item is not None}
+
+
+class Config(Part):
+    """An experiment. ``jobs``: ``few`` takes all that shares its inputs into one job, ``many`` takes each run alone."""
+
+    experiment: Name
+    jobs: Literal["few", "many"] = "many"
+    vision: Vision | None = None
+    language: Language | None = None

@@ -1,88 +1,33 @@
-# Needs: the configuration. Makes: nothing; checks the configuration and answers questions about it.
-import json
-import re
-from operator import attrgetter
-from pathlib import Path
-
+# Needs: the configuration. Makes: the plan, which every rule asks, and results/EXPERIMENT/config.yaml.
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from prt.config import check
-from prt.errors import InputError
+from prt import slurm
 from prt.atomic import write_text
+from prt.errors import InputError
+from prt.plan import Plan
+from prt.plan.rules import Rules, growing
 
 try:
-    check(
-        config,
-        yaml.safe_load(
-            Path(
-                workflow.basedir, "workflow", "schemas", "config.schema.yaml"
-            ).read_text()
-        ),
-    )
+    PLAN = Plan.of(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
+
+ASK = Rules(PLAN)
+TOP = f"results/{PLAN.config.experiment}"
+VISION, LANGUAGE = f"{TOP}/vision", f"{TOP}/language"
+LOGS, COSTS = f"{TOP}/logs", f"{TOP}/benchmarks"
+CONFIG = f"{TOP}/config.yaml"  # the configuration in force, which every job reads
 
 # What is fetched is fetched by rules of its own; every other job runs without a network.
 shell.prefix("export HF_HUB_OFFLINE=1; ")
 
-EXPERIMENT = config["experiment"]
-FIGURES = f"results/{EXPERIMENT}/figures"
 
-
-def as_json(value):
-    """A value on a command line; equal values, equal text, so that only a real change reruns a job."""
-    return json.dumps(value, sort_keys=True)
-
-
-def slug(text):
-    """A source's or a tag's name as a file's."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", text)
-
-
-def cores_of(gpus):
-    """CPU cores of a job: more than one only with GPUs to keep busy (slurm/config.yaml counts on it)."""
-    return 8 * gpus or 1
-
-
-def growing(amount):
-    """A resource that grows with each attempt, so that a job killed for want of it succeeds when it is tried again."""
-    return lambda wildcards, attempt: amount * attempt
-
-
-def alone(gpus):
-    """Cores of a job that measures time: all that this run has, so that no other of its jobs disturbs it.
-
-    On a cluster there is no such number, and the other jobs on the node are anyone's.
-    """
-
-    def cores(wildcards):
-        executor = workflow.executor_plugin  # none where only a report is made
-        here = executor is None or executor.name in ("local", "dryrun")
-        return workflow.resource_settings.cores or 1 if here else cores_of(gpus)
-
-    return cores
-
-
-def drawn(stem, **about):
-    """Outputs of a figure: PNG (shown in the report, which ``about`` describes), PDF and the rows it shows."""
-    stem = f"{FIGURES}/{stem}"
-    return [report(f"{stem}.png", **about), f"{stem}.pdf", f"{stem}.csv"]
-
-
-def write_configuration():
-    """Keep the configuration in force beside the results."""
+def start():
+    """Ask SLURM, where it is used, whether it would take the jobs; keep the configuration beside the results."""
     try:
-        write_text(
-            f"results/{EXPERIMENT}/config.yaml", yaml.safe_dump(config, sort_keys=False)
-        )
+        if workflow.executor_plugin.name == "slurm":
+            slurm.check(workflow.dag.needrun_jobs())
+        write_text(CONFIG, yaml.safe_dump(config, sort_keys=False))
     except InputError as error:
         raise WorkflowError(str(error)) from None
-
-
-def refuse_taken_name(name, what, rules):
-    """What is a target of its own needs a name that no rule has."""
-    if name in map(attrgetter("name"), rules):
-        raise WorkflowError(
-            f"a {what} cannot be called '{name}', as a target is called so; choose another name."
-        )

@@ -1,122 +1,100 @@
-# Needs: the networks' architectures; weights are random, as speed and memory do not depend on them.
-# Makes: Tables 1 and 2, time and memory of training and of inference.
+# Needs: the networks; those of Tables 1 and 2 have random weights, as speed and memory do not depend on them.
+# Makes: Tables 1 and 2 (time and memory of training and of inference) and Table 3 (decoding) of results/EXPERIMENT.
 # Away from a cluster a job holds all cores, so that no other job of this run disturbs it. It computes on one: several
 # threads would wait for each other wherever another process takes a core.
-
-# The networks of Table 2.
-PAIRED = list(
-    dict.fromkeys(name for pair in VISION["costs"]["inference"] for name in pair)
-)
 
 
 # Table 1: an iteration of fine-tuning and of reward tuning.
 rule measure_training:
     input:
-        network_files(VISION["costs"]["training"]),
+        ASK.needs("measure_training"),
     output:
         report(
-            f"{TOP}/table1.csv",
+            f"{VISION}/{{job}}.csv",
             category="Tables",
             labels={"table": "training costs"},
             caption="../report/table1.rst",
         ),
     log:
-        f"{LOGS}/table1.log",
+        f"{LOGS}/measure_training/{{job}}.log",
     benchmark:
-        f"{COSTS}/table1.tsv"
+        f"{COSTS}/measure_training/{{job}}.tsv"
+    wildcard_constraints:
+        job=ASK.names("measure_training"),
     conda:
         "../../environment.yml"
-    threads: alone(gpus_of_costs())
+    threads: ASK.alone("measure_training", workflow)
     resources:
         mem_mb=growing(32000),
         runtime=growing(60),
-        gpu=gpus_of_costs(),
-        device="cuda" if gpus_of_costs() else "cpu",
+        gpu=ASK.gpus("measure_training"),
+        device=ASK.device("measure_training"),
     params:
-        models=[f"--model {network(name)}" for name in VISION["costs"]["training"]],
-        batch=VISION["costs"]["batch"],
-        precision=VISION["recipe"].get("precision", "fp32"),
-        repeats=VISION["costs"]["repeats"],
+        config=CONFIG,
+        about=ASK.about("measure_training"),
     shell:
-        "OMP_NUM_THREADS=1 prt vision benchmark-training {params.models} --batch {params.batch} --precision {params.precision} "
-        "--repeats {params.repeats} --device {resources.device} --out {output} 2> {log}"
+        "OMP_NUM_THREADS=1 prt run measure_training {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"
 
 
 # Table 2: a batch through the target alone, EFT and PRT.
 rule measure_inference:
     input:
-        network_files(PAIRED),
+        ASK.needs("measure_inference"),
     output:
         report(
-            f"{TOP}/table2.csv",
+            f"{VISION}/{{job}}.csv",
             category="Tables",
             labels={"table": "inference costs"},
             caption="../report/table2.rst",
         ),
     log:
-        f"{LOGS}/table2.log",
+        f"{LOGS}/measure_inference/{{job}}.log",
     benchmark:
-        f"{COSTS}/table2.tsv"
+        f"{COSTS}/measure_inference/{{job}}.tsv"
+    wildcard_constraints:
+        job=ASK.names("measure_inference"),
     conda:
         "../../environment.yml"
-    threads: alone(gpus_of_costs())
+    threads: ASK.alone("measure_inference", workflow)
     resources:
         mem_mb=growing(32000),
         runtime=growing(60),
-        gpu=gpus_of_costs(),
-        device="cuda" if gpus_of_costs() else "cpu",
+        gpu=ASK.gpus("measure_inference"),
+        device=ASK.device("measure_inference"),
     params:
-        models=[f"--model {network(name)}" for name in PAIRED],
-        pairs=[
-            f"--pair {source}:{target}"
-            for source, target in VISION["costs"]["inference"]
-        ],
-        batch=VISION["costs"]["batch"],
-        repeats=VISION["costs"]["repeats"],
-        compile="--compile" if VISION["costs"].get("compile", True) else "--no-compile",
+        config=CONFIG,
+        about=ASK.about("measure_inference"),
     shell:
-        "OMP_NUM_THREADS=1 prt vision benchmark-inference {params.models} {params.pairs} --batch {params.batch} "
-        "--repeats {params.repeats} {params.compile} --device {resources.device} --out {output} 2> {log}"
+        "OMP_NUM_THREADS=1 prt run measure_inference {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"
 
 
-rule table1:
+# Table 3: the speed of decoding; the reward is that of the first seed, so that drafts are accepted as often as they are.
+rule measure_decoding:
     input:
-        f"{TOP}/table1.csv",
+        ASK.needs("measure_decoding"),
     output:
-        drawn(
-            "table1",
+        report(
+            f"{LANGUAGE}/{{job}}.csv",
             category="Tables",
-            labels={"table": "Table 1"},
-            caption="../report/table1.rst",
+            labels={"table": "decoding speed"},
+            caption="../report/table3.rst",
         ),
     log:
-        f"{LOGS}/figures/table1.log",
+        f"{LOGS}/measure_decoding/{{job}}.log",
     benchmark:
-        f"{COSTS}/figures/table1.tsv"
-    group:
-        "tables"
+        f"{COSTS}/measure_decoding/{{job}}.tsv"
+    wildcard_constraints:
+        job=ASK.names("measure_decoding"),
     conda:
         "../../environment.yml"
+    threads: ASK.alone("measure_decoding", workflow)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
+        mem_mb=growing(64000),
+        runtime=growing(120),
+        gpu=ASK.gpus("measure_decoding"),
+        device=ASK.device("measure_decoding"),
     params:
-        out=subpath(output[0], strip_suffix=".png"),
+        config=CONFIG,
+        about=ASK.about("measure_decoding"),
     shell:
-        "prt figure costs-table --table {input} --out {params.out} 2> {log}"
-
-
-use rule table1 as table2 with:
-    input:
-        f"{TOP}/table2.csv",
-    output:
-        drawn(
-            "table2",
-            category="Tables",
-            labels={"table": "Table 2"},
-            caption="../report/table2.rst",
-        ),
-    log:
-        f"{LOGS}/figures/table2.log",
-    benchmark:
-        f"{COSTS}/figures/table2.tsv"
+        "OMP_NUM_THREADS=1 prt run measure_decoding {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"

@@ -1,214 +1,137 @@
 # Needs: the data sets and backbones of the configuration.
-# Makes: results/EXPERIMENT/vision/{data,backbones,heads,scores,tuned}/…, and the tidy tables transfer.csv
-# (test split), validation.csv, summary.csv, comparison.csv and theory.csv.
+# Makes: results/EXPERIMENT/vision/{backbones,data,zero_shot,tuned,carried}/….
+# A job makes all whose path begins with its name: one run, or, with `jobs: few`, all runs of a backbone on a data set.
 
 
-# Networks of the demo: pretrained on glyphs, by architecture and corpus.
+# Miniature networks: pretrained on glyphs, by architecture and corpus.
 rule pretrain:
+    input:
+        ASK.needs("pretrain"),
     output:
-        config=f"{TOP}/backbones/{{backbone}}/open_clip_config.json",
-        weights=f"{TOP}/backbones/{{backbone}}/open_clip_model.safetensors",
+        f"{VISION}/backbones/{{job}}/open_clip_config.json",
+        f"{VISION}/backbones/{{job}}/open_clip_model.safetensors",
     log:
-        f"{LOGS}/pretrain/{{backbone}}.log",
+        f"{LOGS}/pretrain/{{job}}.log",
     benchmark:
-        f"{COSTS}/pretrain/{{backbone}}.tsv"
+        f"{COSTS}/pretrain/{{job}}.tsv"
+    wildcard_constraints:
+        job=ASK.names("pretrain"),
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        entry=lambda wc: {
-            key: BACKBONES[wc.backbone][key] for key in ("architecture", "corpus")
-        },
-        recipe=lambda wc: as_json(BACKBONES[wc.backbone]["recipe"]),
-        out=subpath(output.config, parent=True),
-        checkpoint=f"{TOP}/checkpoints/pretrain/{{backbone}}.safetensors",
+        config=CONFIG,
+        about=ASK.about("pretrain"),
     shell:
-        "prt vision pretrain --architecture {params.entry[architecture]} --corpus {params.entry[corpus]} "
-        "--recipe {params.recipe:q} --out {params.out} --checkpoint {params.checkpoint} 2> {log}"
+        "prt run pretrain {wildcards.job} --config {params.config} 2> {log}"
 
 
-# A data set: three splits and a manifest.
+# A data set: three splits and a manifest. Table 5's has noise on the images of another.
 rule prepare:
     input:
-        data_files,
+        ASK.needs("prepare"),
     output:
         expand(
-            f"{TOP}/data/{{dataset}}/{{file}}",
+            f"{VISION}/data/{{job}}/{{file}}",
             file=["manifest.json", "train.arrow", "validation.arrow", "test.arrow"],
             allow_missing=True,
         ),
     log:
-        f"{LOGS}/prepare/{{dataset}}.log",
+        f"{LOGS}/prepare/{{job}}.log",
     benchmark:
-        f"{COSTS}/prepare/{{dataset}}.tsv"
+        f"{COSTS}/prepare/{{job}}.tsv"
     wildcard_constraints:
-        dataset="|".join(ENTRIES),
+        job=ASK.names("prepare"),
     conda:
         "../../environment.yml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        entry=lambda wc: {
-            key: value for key, value in ENTRIES[wc.dataset].items() if key != "shots"
-        },
-        state=state,
-        classes=lambda wc: as_json(ENTRIES[wc.dataset].get("classes", [])),
-        templates=lambda wc: as_json(ENTRIES[wc.dataset].get("templates", [])),
-        validation=lambda wc: ENTRIES[wc.dataset].get("validation", 0.1),
-        test=lambda wc: ENTRIES[wc.dataset].get("test", 0.2),
-        downloads=DOWNLOADS,
-        out=subpath(output[0], parent=True),
+        config=CONFIG,
+        about=ASK.about("prepare"),
     shell:
-        "prt vision prepare --source {params.entry[source]:q} --out {params.out} --downloads {params.downloads:q} "
-        "--classes {params.classes:q} --templates {params.templates:q} --validation {params.validation} "
-        "--test {params.test} 2> {log}"
+        "prt run prepare {wildcards.job} --config {params.config} 2> {log}"
 
 
-# The zero-shot head of a backbone for a data set, and the pretrained model's scores with it.
+# The zero-shot head of a backbone for a data set, and the pretrained network's scores with it.
 rule zero_shot:
     input:
-        backbone_files,
-        data=f"{TOP}/data/{{dataset}}/manifest.json",
+        ASK.needs("zero_shot"),
     output:
-        head=f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
-        validation=f"{TOP}/scores/{{dataset}}/{{backbone}}/validation.safetensors",
-        test=f"{TOP}/scores/{{dataset}}/{{backbone}}/test.safetensors",
+        directory(f"{VISION}/zero_shot/{{job}}"),
     log:
-        f"{LOGS}/zero_shot/{{dataset}}.{{backbone}}.log",
+        f"{LOGS}/zero_shot/{{job}}.log",
     benchmark:
-        f"{COSTS}/zero_shot/{{dataset}}.{{backbone}}.tsv"
+        f"{COSTS}/zero_shot/{{job}}.tsv"
+    wildcard_constraints:
+        job=ASK.names("zero_shot"),
     conda:
         "../../environment.yml"
-    threads: cores
+    threads: ASK.cores("zero_shot")
     resources:
         mem_mb=growing(16000),
         runtime=growing(60),
-        gpu=gpus,
-        device=device,
+        gpu=ASK.gpus("zero_shot"),
+        device=ASK.device("zero_shot"),
     params:
-        spec=spec,
-        data=subpath(input.data, parent=True),
-        out=subpath(output.test, parent=True),
-        recipe=scoring_recipe(),
-        workers=workers,
+        config=CONFIG,
+        about=ASK.about("zero_shot"),
     shell:
-        "prt vision zero-shot --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
-        "--data {params.data} --head {output.head} --recipe {params.recipe:q} --out {params.out} "
-        "--workers {params.workers} --device {resources.device} 2> {log}"
+        "prt run zero_shot {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"
 
 
-# Fine-tuning (run ft) and reward tuning (run prt_ALPHA), with the scores of the result.
+# Fine-tuning (run ft), reward tuning (prt_ALPHA), and further tuning on noise (adapted), with the scores of the result.
 rule tune:
     input:
-        backbone_files,
-        checked,
-        data=f"{TOP}/data/{{dataset}}/manifest.json",
-        head=f"{TOP}/heads/{{dataset}}/{{backbone}}.safetensors",
+        ASK.needs("tune"),
     output:
-        per_seed(f"{TOP}/tuned/{{dataset}}/{{backbone}}/{{run}}/{{shots}}", TUNED),
+        directory(f"{VISION}/tuned/{{job}}"),
     log:
-        per_seed_name(f"{LOGS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}", "log"),
+        f"{LOGS}/tune/{{job}}.log",
     benchmark:
-        per_seed_name(f"{COSTS}/tune/{{dataset}}.{{backbone}}.{{run}}.{{shots}}", "tsv")
+        f"{COSTS}/tune/{{job}}.tsv"
+    wildcard_constraints:
+        job=ASK.names("tune"),
     conda:
         "../../environment.yml"
-    threads: cores
+    threads: ASK.cores("tune")
     resources:
         mem_mb=growing(32000),
         runtime=growing(240),
-        gpu=gpus,
-        device=device,
+        gpu=ASK.gpus("tune"),
+        device=ASK.device("tune"),
     params:
-        spec=spec,
-        data=subpath(input.data, parent=True),
-        method=lambda wc: wc.run.split("_")[0],
-        alpha=lambda wc: wc.run.partition("_")[2] or 0,
-        regimes=lambda wc: as_json(regimes(wc)),
-        seeds=lambda wc: [f"--seed {seed}" for seed in seeds(wc)],
-        initial="",
-        every=lambda wc: VISION["figure6"]["every"] if is_figure6(wc) else 0,
-        out=subpath(output[0], ancestor=3),
-        checkpoints=f"{TOP}/checkpoints/{{dataset}}/{{backbone}}/{{run}}",
-        workers=workers,
+        config=CONFIG,
+        about=ASK.about("tune"),
     shell:
-        "prt vision tune --spec {params.spec:q} --backbone {wildcards.backbone} --dataset {wildcards.dataset} "
-        "--data {params.data} --head {input.head} --method {params.method} --alpha {params.alpha} "
-        "--regimes {params.regimes:q} {params.seeds} {params.initial} --every {params.every} --out {params.out} "
-        "--checkpoints {params.checkpoints} --workers {params.workers} --device {resources.device} 2> {log}"
+        "prt run tune {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"
 
 
-# All cells of the transfer tables of one data set, from the cached scores alone.
-rule transfer:
+# Table 5: rewards as they were tuned on clean images, on noisy ones.
+rule score_rewards:
     input:
-        score_files,
+        ASK.needs("score_rewards"),
     output:
-        expand(
-            f"{TOP}/transfer/{{split}}/{{dataset}}/{{table}}.csv",
-            table=["transfer", "summary", "comparison", "theory"],
-            allow_missing=True,
-        ),
+        directory(f"{VISION}/carried/{{job}}"),
     log:
-        f"{LOGS}/transfer/{{split}}.{{dataset}}.log",
+        f"{LOGS}/score_rewards/{{job}}.log",
     benchmark:
-        f"{COSTS}/transfer/{{split}}.{{dataset}}.tsv"
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=growing(8000),
-        runtime=growing(30),
-    params:
-        pairs=lambda wc: [
-            f"--pair {source}:{target}" for source, target in pairs(wc.dataset)
-        ],
-        strengths=[f"--strength {strength}" for strength in VISION["strengths"]],
-        out=subpath(output[0], parent=True),
-    shell:
-        "prt transfer {input} {params.pairs} {params.strengths} --out {params.out} 2> {log}"
-
-
-# The tables of all data sets in one: transfer.csv, summary.csv, comparison.csv, theory.csv.
-rule collect:
-    input:
-        expand(
-            f"{TOP}/transfer/test/{{dataset}}/{{table}}.csv",
-            dataset=DATASETS,
-            allow_missing=True,
-        ),
-    output:
-        report(
-            f"{TOP}/{{table}}.csv",
-            category="Tables",
-            labels={"table": "{table}"},
-            caption="../report/tables.rst",
-        ),
-    log:
-        f"{LOGS}/collect/{{table}}.log",
-    benchmark:
-        f"{COSTS}/collect/{{table}}.tsv"
+        f"{COSTS}/score_rewards/{{job}}.tsv"
     wildcard_constraints:
-        table="transfer|summary|comparison|theory",
-    group:
-        "collected"
+        job=ASK.names("score_rewards"),
     conda:
         "../../environment.yml"
+    threads: ASK.cores("score_rewards")
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        mem_mb=growing(16000),
+        runtime=growing(60),
+        gpu=ASK.gpus("score_rewards"),
+        device=ASK.device("score_rewards"),
+    params:
+        config=CONFIG,
+        about=ASK.about("score_rewards"),
     shell:
-        "prt collect {input} --out {output} 2> {log}"
-
-
-# The same measurements on the validation split: what settings may be chosen by.
-use rule collect as collect_validation with:
-    input:
-        expand(f"{TOP}/transfer/validation/{{dataset}}/transfer.csv", dataset=DATASETS),
-    output:
-        f"{TOP}/validation.csv",
-    log:
-        f"{LOGS}/collect/validation.log",
-    benchmark:
-        f"{COSTS}/collect/validation.tsv"
+        "prt run score_rewards {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"

@@ -1,0 +1,224 @@
+"""The plan: what an experiment consists of, asked of its configuration alone, before anything runs."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prt.config import Config
+from prt.errors import InputError, known
+from prt.plan.checks import checked, read_config
+from prt.plan.jobs import Job, Jobs, unique
+from prt.plan.language import LanguagePlan
+from prt.plan.vision import VisionPlan
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure or a table of the paper: what it reads, and where its pictures go."""
+
+    name: str
+    half: str
+    needs: tuple[str, ...]
+    about: Any
+    pictures: tuple[str, ...]  # names without their endings
+    caption: str
+
+    @property
+    def category(self) -> str:
+        """Of the report."""
+        return "Tables" if self.name.startswith("table") else "Figures"
+
+    @property
+    def title(self) -> str:
+        """As the report's reader knows it."""
+        for kind in ("figure", "table"):
+            if self.name.startswith(kind):
+                return f"{kind.capitalize()} {self.name.removeprefix(kind)}"
+        return {"ledger": "Zero-shot ledger", "beside": "Paper beside ours", "strength": "Strength"}[self.name]
+
+
+class Plan:
+    """An experiment: its halves, its items, and all jobs.
+
+    Raises:
+        InputError: for names that are taken.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config, few = config, config.jobs == "few"
+        self.figures = f"results/{config.experiment}/figures"
+        self.logs = f"results/{config.experiment}/logs"
+        self.benchmarks = f"results/{config.experiment}/benchmarks"
+        self.vision = VisionPlan(config.vision, config.experiment, few) if config.vision else None
+        self.language = LanguagePlan(config.language, config.experiment, few) if config.language else None
+        self.items = {item.name: item for half in (self._vision_items, self._language_items) for item in half()}
+        self.jobs = Jobs()
+        for half in (self.vision, self.language):
+            if half is not None:
+                self.jobs.add(half.jobs())
+        self.jobs.add(self._drawing(few))
+        self._refuse_taken_names()
+
+    @classmethod
+    def read(cls, paths: list[Path]) -> "Plan":
+        """The plan of a configuration file, with others on top of it.
+
+        Raises:
+            InputError: as :func:`prt.plan.checks.read_config`.
+        """
+        return cls(read_config(paths))
+
+    @classmethod
+    def of(cls, content: Any) -> "Plan":
+        """The plan of what a configuration file says.
+
+        Raises:
+            InputError: as :func:`prt.plan.checks.checked`.
+        """
+        return cls(checked(content))
+
+    # ---------------------------------------------------------------------------------------------------- the items
+
+    def _item(self, half: str, name: str, needs: list[str], about: Any, caption: str = "") -> Item:
+        pictures = [name, *(["beside_table"] if name == "beside" else [])]
+        stems = tuple(f"{self.figures}/{picture}" for picture in pictures)
+        return Item(name, half, tuple(needs), about, stems, caption or name)
+
+    def _vision_items(self) -> Iterator[Item]:
+        vision = self.vision
+        if vision is None:
+            return
+        config = vision.config
+        twelfth = config.figure12 or []
+        panels = [panel.model_dump() for panel in config.panels]
+
+        def summaries(datasets: list[str]) -> list[str]:
+            return [vision.table(f"test/{dataset}", "summary") for dataset in datasets]
+
+        second = [dataset for dataset in vision.datasets if dataset not in twelfth]
+        yield self._item("vision", "figure2", summaries(second), panels)
+        if twelfth:
+            yield self._item("vision", "figure12", summaries(twelfth), panels, "figure2")
+        swept = [run for run in vision.runs(config.figure6.dataset) if vision.every(run)]
+        made = unique(vision.made("tuned", vision.path(run)) for run in swept)
+        yield self._item("vision", "figure6a", made, [vision.folder(run) for run in swept])
+        yield self._item("vision", "figure6b", summaries([config.figure6.dataset]), config.figure6.model_dump())
+        theory = vision.table(f"test/{config.table7.dataset}", "theory")
+        yield self._item("vision", "table7", [theory], config.table7.model_dump())
+        yield self._item("vision", "strength", summaries(vision.datasets), None)
+        if config.ledger is not None:
+            checks = [f"{vision.top}/ledger/{dataset}.csv" for dataset in vision.datasets]
+            yield self._item("vision", "ledger", checks, None)
+        noise = summaries([str(vision.clean), str(vision.noisy)])
+        if config.table5 is not None:
+            yield self._item("vision", "table5", noise, config.table5.model_dump())
+        costs = [vision.table("", name) for name in ("table1", "table2")]
+        if config.costs is not None:
+            for name, table in zip(("table1", "table2"), costs, strict=True):
+                yield self._item("vision", name, [table], None)
+        if config.costs is not None and config.table5 is not None:
+            names = {name: backbone.paper for name, backbone in config.backbones.items() if backbone.paper}
+            yield self._item("vision", "beside", [*costs, *noise, theory], names)
+
+    def _language_items(self) -> Iterator[Item]:
+        language = self.language
+        if language is None:
+            return
+        names = {name: model.paper for name, model in language.config.models.items() if model.paper}
+        for name, item in language.config.transfers.items():
+            needs = [language.table(name, table) for table in ("summary", "comparison")]
+            caption = name if name in ("figure7", "table4", "table6") else "language_bars"
+            yield self._item("language", name, needs, [item.model_dump(), names], caption)
+        for name in language.config.next_tokens:
+            yield self._item("language", name, [f"{language.top}/next_tokens/{name}.json"], None, "next_tokens")
+        if language.config.table3 is not None:
+            yield self._item("language", "table3", [language.table("", "table3")], names)
+
+    def _drawing(self, few: bool) -> Iterator[Job]:
+        """The jobs that draw: one for each item, or one for all that are drawn of the same tables.
+
+        Figure 2 has a job of its own in any case, as it can be there long before the rest.
+        """
+        groups: dict[Any, list[Item]] = {}
+        for item in self.items.values():
+            costly = tuple(need for need in item.needs if not self._light(need))
+            alone = not few or item.name == "figure2"
+            groups.setdefault(item.name if alone else (item.half, costly), []).append(item)
+        for items in groups.values():
+            needs = unique(need for item in items for need in item.needs)
+            makes = [f"{stem}.{ending}" for item in items for stem in item.pictures for ending in ("png", "pdf", "csv")]
+            name = items[0].name if len(items) == 1 else f"{items[0].half}-pictures"
+            wide = any(item.name in ("figure2", "figure12", "strength") or item.half == "language" for item in items)
+            about = {item.name: item.about for item in items}
+            yield Job("draw", name, tuple(needs), tuple(makes), about, group="collected" if wide else "tables")
+
+    def _light(self, file: str) -> bool:
+        """Whether a file is one of those that every other picture of its half hangs on, too."""
+        return not any(name in file for name in ("table1.csv", "table2.csv", "table3.csv", "next_tokens"))
+
+    def drawn_by(self, job: str) -> list[Item]:
+        """The items that a job draws."""
+        return [item for item in self.items.values() if item.name in self.jobs.get("draw", job).about]
+
+    # --------------------------------------------------------------------------------------------------- the targets
+
+    def targets(self) -> dict[str, list[str]]:
+        """Name → files of everything that may be asked for by name: items, data sets and benchmarks."""
+        found = {name: [f"{stem}.pdf" for stem in item.pictures] for name, item in self.items.items()}
+        if {"figure6a", "figure6b"} <= found.keys():
+            found["figure6"] = found["figure6a"] + found["figure6b"]
+        return found | self._data_targets()
+
+    def _data_targets(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        if self.vision is not None:
+            for dataset in self.vision.datasets:
+                found[dataset] = [
+                    self.vision.table(f"{split}/{dataset}", "transfer") for split in ("test", "validation")
+                ]
+        if self.language is not None:
+            for benchmark in self.language.parts:
+                if benchmark in self.language.config.benchmarks:
+                    found[benchmark] = [self.language.table(benchmark, "transfer")]
+        return found
+
+    def everything(self) -> list[str]:
+        """All that the experiment makes."""
+        collected = [file for job in self.jobs.of("collect") for file in job.makes]
+        return [*collected, *(f"{stem}.pdf" for item in self.items.values() for stem in item.pictures)]
+
+    def downloads(self) -> list[str]:
+        """All that must be downloaded before everything else can run without a network."""
+        return [job.makes[0] for job in self.jobs.by_name.values() if job.rule.startswith("fetch_")]
+
+    def needed(self, names: list[str]) -> list[Job]:
+        """The jobs of some targets, or of everything.
+
+        Raises:
+            InputError: for an unknown name.
+        """
+        targets = self.targets()
+        for name in names:
+            known(name, targets, "item, data set or benchmark")
+        files = [file for name in names for file in targets[name]] if names else self.everything()
+        return self.jobs.needed(files)
+
+    def counts(self, names: list[str]) -> dict[str, int]:
+        """The number of jobs of each rule that some targets, or everything, need."""
+        return dict(Counter(job.rule for job in self.needed(names)))
+
+    def _refuse_taken_names(self) -> None:
+        taken = {*self.items, "figure6", "all", "fetch", *(rule for rule, _ in self.jobs.by_name)}
+        seen: set[str] = set()
+        for half, what in (
+            (self.vision and self.vision.datasets, "data set"),
+            (self.language and self.language.config.benchmarks, "benchmark"),
+        ):
+            for name in half or []:
+                if name in taken | seen:
+                    raise InputError(
+                        f"a {what} cannot be called '{name}', as a target is called so; choose another name."
+                    )
+                seen.add(name)

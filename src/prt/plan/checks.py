@@ -1,0 +1,287 @@
+"""Reading and checking a configuration: unknown keys, values of the wrong type, names of nothing."""
+
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from prt.config import Config, Given, Language, Part, Vision
+from prt.errors import InputError, known
+from prt.language import is_missing
+from prt.language.recipe import Lora
+from prt.language.recipe import Recipe as Tuning
+from prt.language.tasks import settings
+from prt.methods import METHODS
+from prt.recipe import Recipe, Settings
+from prt.vision.catalogue import NAMES
+
+# A key that was renamed → what to write in its place; a dot stands for a level.
+RENAMED = {
+    "vision.seeds_in_one_job": "'jobs: few' at the top level",
+    "language.in_one_job": "'jobs: few' at the top level",
+}
+# Methods that every pair is measured with, and those that a language configuration may name beside them.
+ALWAYS = ("pretrained", "prt", "eft", "source_ft")
+FURTHER = [
+    name for name, of in METHODS.items() if name not in ALWAYS and all(n.model != "adapted" for n in of.networks)
+]
+
+
+def read_config(paths: list[Path]) -> Config:
+    """Read and check a configuration file, with others on top of it: the later one's keys win, at every level.
+
+    Raises:
+        InputError: if one is missing or no YAML, or as :func:`checked`.
+    """
+    content: dict[str, Any] = {}
+    for path in paths:
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"the configuration {path} does not exist; correct the path.") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            said = " ".join(str(error).split())
+            raise InputError(f"the configuration {path} cannot be read ({said}); mend it.") from None
+        if not isinstance(found, dict):
+            raise InputError(f"the configuration {path} must be a mapping of keys to values (see config/README.md).")
+        content = _on_top(content, found)
+    return checked(content)
+
+
+def _on_top(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two mappings in one, as Snakemake merges its configuration files."""
+    both = {
+        key: _on_top(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        for key, value in above.items()
+    }
+    return below | both
+
+
+def checked(content: Any) -> Config:
+    """The configuration with its defaults.
+
+    Raises:
+        InputError: for unknown keys, values of the wrong type, or names of nothing, naming the place, and the nearest
+            right name where there is one.
+    """
+    if not isinstance(content, dict):
+        raise InputError("the configuration must be a mapping of keys to values (see config/README.md).")
+    for key, now in RENAMED.items():
+        half, _, name = key.partition(".")
+        if isinstance(content.get(half), dict) and name in content[half]:
+            raise InputError(f"the configuration's key '{key}' is now {now}: write that in its place.")
+    try:
+        config = Config(**content)
+    except ValidationError as error:
+        raise InputError(_sentence(error, content)) from None
+    if config.vision is None and config.language is None:
+        raise InputError("the configuration has neither 'vision' nor 'language': add one (see config/README.md).")
+    if config.vision is not None:
+        _check_vision(config.vision)
+    if config.language is not None:
+        _check_language(config.language)
+    return config
+
+
+def recipe_of(given: Given, place: str, forbidden: dict[str, str] | None = None) -> Recipe:
+    """A training recipe of what is ``given``.
+
+    Raises:
+        InputError: naming the key, its place in the configuration, and why it is refused.
+    """
+    return _built(Recipe, given, place, forbidden or {})
+
+
+def _built(kind: type[Settings], given: Given, place: str, forbidden: dict[str, str]) -> Any:
+    for key, why in forbidden.items():
+        if key in given:
+            raise InputError(f"{place}.{key} of the configuration cannot be set there: {why}.")
+    for key in given:
+        known(key, kind.model_fields, f"key in {place} of the configuration")
+    try:
+        return kind(**given)
+    except InputError as error:
+        raise InputError(f"{place} of the configuration: {error}") from None
+
+
+ONE_PRECISION = {"precision": "set it in vision.recipe, for the whole experiment"}
+PRETRAINING = {
+    "precision": "pretraining is in fp32; take it out",
+    "augment": "the corpus says how its examples are augmented; take it out",
+}
+
+
+def _check_vision(vision: Vision) -> None:
+    """Refuse names of nothing, and recipes that cannot be, in the vision half."""
+    backbones, datasets = vision.backbones, vision.datasets
+    for name, dataset in datasets.items():
+        place = f"vision.datasets.{name}"
+        _check_source(dataset.source, f"{place}.source")
+        for shots, given in dataset.shots.items():
+            recipe_of(given, f"{place}.shots.{shots}", ONE_PRECISION)
+            recipe_of(vision.recipe | given, f"{place}.shots.{shots}")
+    recipe_of(vision.recipe, "vision.recipe")
+    for name, backbone in backbones.items():
+        if backbone.paper is not None:
+            known(backbone.paper, BACKBONES, f"value of vision.backbones.{name}.paper of the configuration")
+        if backbone.recipe is not None:
+            recipe_of(backbone.recipe, f"vision.backbones.{name}.recipe", PRETRAINING)
+    for panel in [*vision.panels, *vision.items.values()]:
+        for name in panel.models:
+            known(name, backbones, "backbone")
+    if vision.costs is not None:
+        for name in [*vision.costs.training, *(name for pair in vision.costs.inference for name in pair)]:
+            known(name, backbones, "backbone of costs")
+    for name in vision.figure12 or []:
+        known(name, datasets, "data set of figure12")
+    if set(vision.figure12 or []) == set(datasets):
+        raise InputError("figure12 names all data sets, and leaves none for Figure 2: take one out, or figure12.")
+    for name, item in vision.items.items():
+        known(item.dataset, datasets, f"data set of {name}")
+        known(item.shots, datasets[item.dataset].shots, f"number of shots of {name}")
+    if vision.table5 is not None:
+        recipe_of(vision.table5.recipe, "vision.table5.recipe", ONE_PRECISION)
+        noisy = f"{vision.table5.dataset}-noise"
+        if noisy in datasets:
+            raise InputError(
+                f"a data set cannot be called '{noisy}', as table5's noisy images are; choose another name."
+            )
+
+
+MINIATURE = ("digits", "mnist")
+# The names of the paper's models in its tables.
+BACKBONES = tuple(
+    f"{name} ({data})"
+    for name, several in {
+        "RN50": ["OpenAI"],
+        "RN101": ["OpenAI"],
+        "ViT-B-16": ["OpenAI", "LAION-400M", "LAION-2B"],
+        "ViT-L-14": ["OpenAI", "LAION-400M", "LAION-2B"],
+    }.items()
+    for data in several
+)
+MODELS = tuple(
+    f"{family}-{size}B"
+    for family, sizes in {
+        "Llama-2": "7 13",
+        "Llama-3": "8",
+        "Llama-3.1": "8",
+        "Llama-3.2": "1 3",
+        "Qwen2": "0.5",
+        "Qwen2.5": "0.5 1.5 3 7 14",
+        "Falcon3": "1 3 7 10",
+    }.items()
+    for size in sizes.split()
+)
+SOURCES = ("folder", "huggingface", "miniature", "paper", "torchvision")
+
+
+def _check_source(source: str, place: str) -> None:
+    """Refuse the source of an image data set that does not exist."""
+    kind, _, name = source.partition(":")
+    if kind == "embedded":
+        raise InputError(f"{place} of the configuration is '{source}': 'embedded:' is now called 'miniature:'.")
+    known(kind, SOURCES, f"kind of source in {place} of the configuration")
+    if not name:
+        raise InputError(f"{place} of the configuration is '{source}', but must be KIND:NAME, as in folder:PATH.")
+    if kind == "miniature":
+        known(name, MINIATURE, "miniature data set")
+    if kind == "paper":
+        known(name, NAMES, "data set of the paper")
+
+
+def _check_language(language: Language) -> None:
+    """Refuse names of nothing, and recipes that cannot be, in the language half."""
+    models, benchmarks = language.models, language.benchmarks
+    kind, _, name = language.data.source.partition(":")
+    if kind == "embedded":
+        raise InputError("'embedded:' in language.data.source is now called 'miniature:'.")
+    known(kind, ("huggingface", "jsonl", "miniature"), "kind of source in language.data.source of the configuration")
+    if kind == "miniature":
+        known(name, ("chats",), "miniature chats")
+    for name in language.methods:
+        known(name, FURTHER, "value of language.methods of the configuration")
+    _built(Tuning, language.recipe, "language.recipe", {})
+    if language.lora is not None:
+        _built(Lora, language.lora.settings, "language.lora", {})
+        _built(Tuning, language.lora.recipe, "language.lora.recipe", {})
+        _built(Tuning, language.recipe | language.lora.recipe, "language.lora.recipe", {})
+    for name, own in benchmarks.items():
+        if own.get("data") == "embedded":
+            raise InputError(f"'data: embedded' of the benchmark {name} is now called 'data: miniature'.")
+        settings(name, own)
+    for name, item in language.transfers.items():
+        for benchmark in item.benchmarks:
+            known(benchmark, benchmarks, f"benchmark of {name}")
+        for panel in item.panels:
+            for used in panel.models:
+                known(used, models, "language model")
+    for name, figure in language.next_tokens.items():
+        known(figure.benchmark, benchmarks, f"benchmark of {name}")
+        for used in (figure.source, figure.target):
+            known(used, models, "language model")
+    for used in [name for pair in (language.table3.pairs if language.table3 else []) for name in pair]:
+        known(used, models, "language model of table3")
+    for name, model in models.items():
+        if model.paper is not None:
+            known(model.paper, MODELS, f"value of language.models.{name}.paper of the configuration")
+        if model.recipe is not None:
+            recipe_of(model.recipe, f"language.models.{name}.recipe", PRETRAINING)
+        if model.spec is not None and is_missing(model.spec):
+            raise InputError(
+                f"the language model '{name}' is to be in {model.spec}, where there is no config.json; name a "
+                "folder that a model was saved to, or one on the Hugging Face hub as OWNER/NAME."
+            )
+    if language.table6 is not None and language.lora is None:
+        raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
+    runs_code = [name for name, own in benchmarks.items() if settings(name, own)["code"]]
+    if runs_code and not language.unsafe_code:
+        raise InputError(
+            f"the benchmark {runs_code[0]} runs code that a model wrote, in a sandbox: set 'unsafe_code: true' in the "
+            "configuration's 'language' if you want that, or take the benchmark out."
+        )
+
+
+def _sentence(error: ValidationError, content: Any) -> str:
+    """The first of what is wrong, in one sentence."""
+    first = error.errors()[0]
+    kind, given = first["type"], first["input"]
+    path = [part for part in first["loc"] if part != "[key]"]
+    key = str(path[-1]) if path else ""
+    place = ".".join(map(str, path)) or "the top level"
+    above = ".".join(map(str, path[:-1])) or "the top level"
+    context = first.get("ctx", {})
+    if kind == "extra_forbidden":
+        known(key, _fields(path[:-1]), f"key in {above} of the configuration")
+    if kind == "missing":
+        return f"the configuration lacks '{key}' in {above}: add it (see config/README.md)."
+    if kind == "literal_error":
+        choices = [choice.strip("' ") for choice in str(context["expected"]).replace(" or ", ", ").split(",")]
+        known(given, choices, f"value of {place} of the configuration")
+    if kind == "greater_than_equal":
+        return f"{place} of the configuration is {given}, but must be {context['ge']:g} or more."
+    if kind == "value_error":
+        return f"{place} of the configuration {context['error']} (see config/README.md)."
+    return f"{place} of the configuration is {given!r}, which is wrong: {first['msg']} (see config/README.md)."
+
+
+def _fields(path: list[Any]) -> list[str]:
+    """The keys that the part of the configuration at ``path`` may have."""
+    kind: Any = Config
+    for key in path:
+        kind = _bare(kind)
+        kind = (
+            kind.model_fields[key].annotation
+            if isinstance(kind, type) and issubclass(kind, Part)
+            else get_args(kind)[-1]
+        )
+    return list(_bare(kind).model_fields)
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without what is annotated to it, and without None."""
+    while get_origin(annotation) in (Annotated, UnionType):
+        annotation = next(of for of in get_args(annotation) if of is not type(None))
+    return annotation

@@ -1,0 +1,367 @@
+"""What a language experiment consists of: its runs, its cells, and its jobs."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prt.atomic import fingerprint
+from prt.cell import TABLES, Cell, Run
+from prt.config import Bars, Language
+from prt.language.recipe import Lora, Recipe
+from prt.language.tasks import folder as data_folder
+from prt.language.tasks import is_file, settings
+from prt.methods import METHODS, Network
+from prt.plan.jobs import Job, shared, slug, unique
+
+
+class LanguagePlan:
+    """The language half of an experiment.
+
+    Paths: ``models/MODEL``, ``data`` (chats), ``tuned/MODEL/RUN/SEED``, ``evaluated/TARGET/BENCHMARK/CELL``,
+    ``transfer/PART``, where a part is a benchmark or an item. A job makes all whose path begins with its name.
+    """
+
+    def __init__(self, config: Language, experiment: str, few: bool) -> None:
+        self.config, self.few = config, few
+        self.top = f"results/{experiment}/language"
+        self.dataset = slug(config.data.source)  # the chats' name in manifests
+
+    # ------------------------------------------------------------------------------------------------ what there is
+
+    @cached_property
+    def _rows(self) -> dict[str | None, list[Cell]]:
+        """Item, benchmark or (None) everything → all rows of its tables."""
+        found: dict[str | None, dict[Cell, None]] = {}
+        for item, of in self.config.transfers.items():
+            for benchmark in of.benchmarks:
+                rows = dict.fromkeys(self._compared(item, of, benchmark))
+                for part in (None, item, benchmark):
+                    found.setdefault(part, {}).update(rows)
+        return {part: list(rows) for part, rows in found.items()}
+
+    def rows(self, part: str | None = None) -> list[Cell]:
+        """All rows of the tables of a benchmark or an item, or (None) of everything."""
+        return self._rows.get(part, [])
+
+    def _compared(self, item: str, of: Bars, benchmark: str) -> Iterator[Cell]:
+        seeds = self.config.seeds if of.seeds is None else of.seeds
+        return (
+            Cell(
+                dataset=benchmark, source=panel.source, target=target, method=name, alpha=alpha, lora=lora,
+                strength=1.0, seed=seed,
+            ).clean()
+            for lora in [item == "table6"]
+            for panel in of.panels
+            for target in panel.models
+            for name, method in METHODS.items()
+            if self._measured(name, panel.source, target)
+            for alpha in (getattr(of, "alphas", [0.0]) if method.has_alpha else [None])
+            for seed in seeds
+        )  # fmt: skip
+
+    def _measured(self, method: str, source: str, target: str) -> bool:
+        """Whether a pair has a row of a method."""
+        if method == "instruct" and self.config.models[target].instruct is None:
+            return False
+        if method == "ft" and target == source:
+            return True
+        return method in ("pretrained", "prt", "eft", "source_ft", *self.config.methods)
+
+    @cached_property
+    def _cells(self) -> dict[str | None, list[Cell]]:
+        measured = {row: row.measured() for row in self.rows()}
+        return {part: unique(measured[row] for row in rows) for part, rows in self._rows.items()}
+
+    def cells(self, part: str | None = None) -> list[Cell]:
+        """All that is evaluated for a part, each once."""
+        return self._cells.get(part, [])
+
+    def pairs(self, part: str | None = None) -> list[tuple[str, str]]:
+        """(source, target) of every transfer of a part."""
+        return unique((str(row.source), row.target) for row in self.rows(part))
+
+    def run(self, cell: Cell, network: Network) -> Run:
+        """The run that a tuned network of a cell is."""
+        model = cell.target if network.owner == "target" or cell.source is None else cell.source
+        alpha = cell.alpha if network.model == "prt" else None
+        return Run(
+            dataset=self.dataset, model=model, method=network.model, alpha=alpha, lora=cell.lora, seed=cell.seed or 0
+        )
+
+    def runs(self, part: str | None = None) -> list[Run]:
+        """Everything that is tuned for a part; for everything, the rewards of pictures and of Table 3, too."""
+        found = [
+            self.run(cell, n)
+            for cell in self.cells(part)
+            for n in METHODS[cell.method].networks
+            if n.model in ("ft", "prt")
+        ]
+        if part is None:
+            found += [self.reward(source) for source in self._shown()]
+        return unique(found)
+
+    def _shown(self) -> list[str]:
+        """The sources whose reward a picture or Table 3 shows."""
+        pairs = self.config.table3.pairs if self.config.table3 else []
+        return unique([*(item.source for item in self.config.next_tokens.values()), *(source for source, _ in pairs)])
+
+    def reward(self, source: str) -> Run:
+        """The reward that figures and tables show of a source: that of the first seed."""
+        return Run(dataset=self.dataset, model=source, method="prt", alpha=0.0, seed=self.config.seeds[0])
+
+    @cached_property
+    def used(self) -> list[str]:
+        """The models that the configuration's items need."""
+        found = [name for pair in self.pairs() for name in pair]
+        found += [name for item in self.config.next_tokens.values() for name in (item.source, item.target)]
+        found += [name for pair in (self.config.table3.pairs if self.config.table3 else []) for name in pair]
+        return unique(found)
+
+    @property
+    def parts(self) -> list[str]:
+        """Benchmarks and items, each with tables of its own."""
+        used = unique(benchmark for item in self.config.transfers.values() for benchmark in item.benchmarks)
+        return [*used, *self.config.transfers]
+
+    # ----------------------------------------------------------------------------------------------- how it is made
+
+    def recipe(self, run: Run) -> Recipe:
+        """The recipe of a run."""
+        by_lora = self.config.lora.recipe if run.lora and self.config.lora else {}
+        return Recipe(**(self.config.recipe | by_lora))
+
+    def lora(self, run: Run) -> Lora | None:
+        """The adapter of a run; None where the whole model is tuned."""
+        return Lora(**self.config.lora.settings) if run.lora and self.config.lora else None
+
+    @property
+    def precision(self) -> str:
+        """Of tuning and of measuring."""
+        return Recipe(**self.config.recipe).precision
+
+    def path(self, run: Run) -> str:
+        """A run's path under ``tuned``."""
+        return f"{run.model}/{run.name}/{run.seed}"
+
+    def folder(self, run: Run) -> str:
+        """Where a run is written."""
+        return f"{self.top}/tuned/{self.path(run)}"
+
+    def made(self, run: Run) -> str:
+        """The folder that the job makes in which a run lies."""
+        return f"{self.top}/tuned/{run.model if self.few else self.path(run)}"
+
+    def network(self, cell: Cell, network: Network) -> str:
+        """Where a network of a cell lies."""
+        model = cell.target if network.owner == "target" or cell.source is None else cell.source
+        if network.model == "pretrained":
+            return self.model(model)
+        if network.model == "instruct":
+            return self._downloaded(str(self.config.models[model].instruct))
+        return self.folder(self.run(cell, network))
+
+    def is_miniature(self, model: str) -> bool:
+        """Whether the pipeline pretrains this model itself; such models are small and run on one CPU core."""
+        return self.config.models[model].spec is None
+
+    def model(self, model: str) -> str:
+        """Where a model of the configuration lies."""
+        spec = self.config.models[model].spec
+        return f"{self.top}/models/{model}" if spec is None else self._downloaded(spec)
+
+    def _downloaded(self, spec: str) -> str:
+        """Where a model of others lies: a folder as it is, a name on the hub where it is fetched to."""
+        return spec if Path(spec).is_dir() else f"{self.config.downloads}/models/{slug(spec)}"
+
+    @cached_property
+    def downloads(self) -> dict[str, str]:
+        """Folder → name on the hub of every model that is fetched."""
+        names = [self.config.models[model].spec for model in self.used]
+        if "instruct" in self.config.methods:
+            names += [self.config.models[model].instruct for model in self.used]
+        return {self._downloaded(name): name for name in names if name and not Path(name).is_dir()}
+
+    def weights(self, place: str) -> str:
+        """What must be there before the model in a folder can be loaded."""
+        return f"{place}/fetched.json" if place in self.downloads else f"{place}/config.json"
+
+    def benchmark_folder(self, benchmark: str) -> str | None:
+        """Where the data of a benchmark lies; None where its task file says."""
+        own = self.config.benchmarks[benchmark]
+        if own.get("data") == "miniature":
+            return f"{self.top}/benchmarks/{benchmark}"
+        place = data_folder(benchmark, own, Path(self.config.downloads))
+        return None if place is None else str(place)
+
+    def benchmark_settings(self, benchmark: str) -> dict[str, Any]:
+        """The settings of a benchmark, with the folder of its data."""
+        place = self.benchmark_folder(benchmark)
+        return self.config.benchmarks[benchmark] | ({"data": place} if place else {})
+
+    def _hub_benchmarks(self) -> dict[str, str]:
+        """The benchmarks whose data are fetched → their tasks."""
+        own = self.config.benchmarks.items()
+        return {
+            name: given.get("task", name)
+            for name, given in own
+            if "data" not in given and not is_file(given.get("task", name))
+        }
+
+    def benchmark_files(self, benchmark: str) -> list[str]:
+        """What must be there before a benchmark can be run."""
+        place, own = self.benchmark_folder(benchmark), self.config.benchmarks[benchmark]
+        if benchmark in self._hub_benchmarks():
+            return [f"{place}.json"]
+        if own.get("data") == "miniature":
+            return [f"{place}/test.jsonl"]
+        task = own.get("task", "")
+        return [*([place] if place else []), *([task] if is_file(task) else [])]
+
+    @property
+    def chats(self) -> str:
+        """The source of the chats as the package reads it."""
+        source = self.config.data.source
+        return f"jsonl:{self.top}/chats/train.jsonl" if source == "miniature:chats" else source
+
+    def chats_file(self) -> list[str]:
+        """The file that says that the chats are there; none for a folder that is at hand."""
+        kind, _, name = self.chats.partition(":")
+        if kind == "jsonl":
+            return [name]
+        return [] if Path(name).is_dir() else [f"{self.config.downloads}/{slug(self.chats)}.json"]
+
+    # ------------------------------------------------------------------------------------------------------ the jobs
+
+    def jobs(self) -> Iterator[Job]:
+        """All jobs of this half but for the pictures."""
+        yield from self._fetching()
+        written = ["chats/train.jsonl", "benchmarks/problems/test.jsonl", "benchmarks/instructions/test.jsonl"]
+        yield Job("write_text", "text", (), tuple(f"{self.top}/{file}" for file in written))
+        for name, model in self.config.models.items():
+            if model.spec is None:
+                made = tuple(f"{self.top}/models/{name}/{file}" for file in ("config.json", "model.safetensors"))
+                yield Job("pretrain_language", name, (), made, model.model_dump(exclude={"paper"}))
+        about = [self.chats, self.config.data.validation]
+        yield Job("prepare_chats", "data", tuple(self.chats_file()), (f"{self.top}/data/manifest.json",), about)
+        yield from self._tuning()
+        yield from self._evaluating()
+        yield from self._tables()
+        yield from self._showing()
+
+    def _fetching(self) -> Iterator[Job]:
+        for place, name in self.downloads.items():
+            yield Job("fetch_model", Path(place).name, (), (f"{place}/fetched.json",), name)
+        if self.chats.startswith("huggingface:"):
+            for receipt in self.chats_file():
+                yield Job("fetch_chats", Path(receipt).name.removesuffix(".json"), (), (receipt,), self.chats)
+        for benchmark, task in self._hub_benchmarks().items():
+            folder = str(self.benchmark_folder(benchmark))
+            yield Job("fetch_benchmark", Path(folder).name, (), (f"{folder}.json",), task)
+
+    def _tuning(self) -> Iterator[Job]:
+        runs = {self.path(run): run for run in self.runs()}
+        for name, paths in shared(runs, 1 if self.few else None):
+            of = [runs[path] for path in paths]
+            model = of[0].model
+            lora = [self.lora(run) for run in of]
+            about = [
+                self.config.data.template,
+                [
+                    [p, self.recipe(runs[p]).model_dump(), a and a.model_dump()]
+                    for p, a in zip(paths, lora, strict=True)
+                ],
+            ]
+            needs = (self.weights(self.model(model)), f"{self.top}/data/manifest.json")
+            billions = self.config.models[model].parameters or 0.0
+            # Weights, gradients and two moments in float32 take 16 bytes a parameter, of a GPU's 80 GB.
+            gpus = 0 if self.is_miniature(model) else 1 if billions < 2 else 8
+            yield Job("tune_language", name, needs, (f"{self.top}/tuned/{name}",), about, gpus, billions)
+
+    def cell_path(self, cell: Cell) -> str:
+        """A measured cell's path under ``evaluated``."""
+        of = f"-of-{cell.source}" if cell.source else ""
+        seeded = "" if cell.seed is None else f"-seed{cell.seed}"
+        runs = [self.run(cell, n).name for n in METHODS[cell.method].networks if n.model in ("ft", "prt")]
+        return f"{cell.target}/{cell.dataset}/{cell.method}{of}" + (f"-{runs[-1]}" if runs else "") + seeded
+
+    def evaluated(self, cell: Cell) -> str:
+        """The folder that the job makes in which a cell's result lies."""
+        path = self.cell_path(cell)
+        return f"{self.top}/evaluated/" + (path.split("/")[0] if self.few else path)
+
+    def _evaluating(self) -> Iterator[Job]:
+        cells = {self.cell_path(cell): cell for cell in self.cells()}
+        for name, paths in shared(cells, 1 if self.few else None):
+            of = [cells[path] for path in paths]
+            benchmarks = unique(cell.dataset for cell in of)
+            needs = unique(file for cell in of for file in self._cell_needs(cell))
+            needs += [file for benchmark in benchmarks for file in self.benchmark_files(benchmark)]
+            target = self.config.models[of[0].target]
+            billions = (target.parameters or 0.0) + max(self._added(cell) for cell in of)
+            slow = max(settings(b, self.config.benchmarks[b])["minutes"] for b in benchmarks)
+            about = [
+                paths,
+                {benchmark: self.benchmark_settings(benchmark) for benchmark in benchmarks},
+                [self.config.data.template, self.precision, self.config.unsafe_code],
+            ]
+            yield Job(
+                "evaluate", name, tuple(unique(needs)), (f"{self.top}/evaluated/{name}",), about,
+                0 if target.spec is None else 1, billions, int(60 + slow * billions),
+            )  # fmt: skip
+
+    def _added(self, cell: Cell) -> float:
+        """Billions of parameters that a cell puts on its target: each network of the source."""
+        added = [n for n in METHODS[cell.method].networks if n.owner == "source" and cell.source]
+        return len(added) * (self.config.models[cell.source].parameters or 0.0) if cell.source else 0.0
+
+    def _cell_needs(self, cell: Cell) -> Iterator[str]:
+        """What must be there before a cell can be measured."""
+        for network in METHODS[cell.method].networks:
+            if network.model in ("pretrained", "instruct"):
+                yield self.weights(self.network(cell, network))
+                continue
+            run = self.run(cell, network)
+            yield self.made(run)
+            if run.lora:  # an adapter is put on its base
+                yield self.weights(self.model(run.model))
+
+    def table(self, part: str, name: str) -> str:
+        """A table of a part; ``part`` may be ``''``, which is everything."""
+        return f"{self.top}/transfer/{part}/{name}.csv" if part else f"{self.top}/{name}.csv"
+
+    def results(self, part: str) -> list[str]:
+        """``result.json`` of every cell of a part."""
+        return [f"{self.top}/evaluated/{self.cell_path(cell)}/result.json" for cell in self.cells(part)]
+
+    def collected(self) -> dict[str, list[str]]:
+        """Each table of all benchmarks → the tables under each other in it."""
+        benchmarks = [part for part in self.parts if part in self.config.benchmarks]
+        return {self.table("", name): [self.table(part, name) for part in benchmarks] for name in TABLES}
+
+    def _tables(self) -> Iterator[Job]:
+        groups = [self.parts] if self.few else [[part] for part in self.parts]
+        for parts in groups:
+            needs = unique(self.evaluated(cell) for part in parts for cell in self.cells(part))
+            made = [self.table(part, name) for part in parts for name in TABLES]
+            about = fingerprint([[cell.model_dump() for cell in self.rows(part)] for part in parts])
+            name = "language" if self.few else f"language-{parts[0]}"
+            yield Job("tables", name, tuple(needs), tuple(made), about)
+        collected = self.collected()
+        yield Job("collect", "language", tuple(f for files in collected.values() for f in files), tuple(collected))
+
+    def _showing(self) -> Iterator[Job]:
+        """Table 3's measurements, and the next tokens of Figures 5, 8 and 9."""
+        for name, item in self.config.next_tokens.items():
+            needs = [self.weights(self.model(item.target)), self.made(self.reward(item.source))]
+            needs += self.benchmark_files(item.benchmark)
+            about = [item.model_dump(), self.benchmark_settings(item.benchmark), self.precision]
+            gpus = 0 if self.is_miniature(item.target) else 1
+            yield Job("next_tokens", name, tuple(needs), (f"{self.top}/next_tokens/{name}.json",), about, gpus)
+        if (table3 := self.config.table3) is not None:
+            models = unique(name for pair in table3.pairs for name in pair)
+            needs = [self.weights(self.model(model)) for model in models]
+            needs += [self.made(self.reward(source)) for source, _ in table3.pairs]
+            gpus = 0 if all(map(self.is_miniature, models)) else 1
+            about = [table3.model_dump(), self.precision]
+            yield Job("measure_decoding", "table3", tuple(unique(needs)), (self.table("", "table3"),), about, gpus)

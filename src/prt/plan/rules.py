@@ -1,0 +1,92 @@
+"""The plan's answers, in the form in which Snakemake's rules ask: functions of a job's wildcard and attempt."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from prt.plan import Plan
+from prt.plan.jobs import Job
+
+NONE = "(?!)"  # no name: a rule without jobs
+
+
+class Rules:
+    """What a rule is told of its jobs; each is looked up by the wildcard ``job``."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def names(self, rule: str) -> str:
+        """The wildcard's constraint: the names of the rule's jobs."""
+        return "|".join(map(re.escape, self.plan.jobs.names(rule))) or NONE
+
+    def _of(self, rule: str, value: Callable[[Job], Any]) -> Callable[[Any], Any]:
+        return lambda wildcards: value(self.plan.jobs.get(rule, wildcards.job))
+
+    def needs(self, rule: str) -> Callable[[Any], list[str]]:
+        """What a job reads."""
+        return self._of(rule, lambda job: list(job.needs))
+
+    def about(self, rule: str) -> Callable[[Any], str]:
+        """What of the configuration a job hangs on: where it changes, Snakemake runs the job again."""
+        return self._of(rule, lambda job: job.fingerprint)
+
+    def cores(self, rule: str) -> Callable[[Any], int]:
+        """CPU cores of a job."""
+        return self._of(rule, lambda job: job.cores)
+
+    def gpus(self, rule: str) -> Callable[[Any], int]:
+        """GPUs of a job."""
+        return self._of(rule, lambda job: job.gpus)
+
+    def device(self, rule: str) -> Callable[[Any], str]:
+        """What a job computes on."""
+        return self._of(rule, lambda job: job.device)
+
+    def memory(self, rule: str, base: int, per_billion: int, small: int | None = None) -> Callable[[Any, int], int]:
+        """MB of a job, by the billions of parameters that each of its processes holds; more with each attempt.
+
+        ``small``: of a job without a GPU, whose model is a miniature.
+        """
+
+        def grown(wildcards: Any, attempt: int) -> int:
+            job = self.plan.jobs.get(rule, wildcards.job)
+            least = base if small is None or job.gpus else small
+            return attempt * int(least + per_billion * max(1, job.gpus) * job.billions)
+
+        return grown
+
+    def minutes(self, rule: str) -> Callable[[Any, int], int]:
+        """Minutes that a job may take; more with each attempt."""
+        return lambda wildcards, attempt: attempt * self.plan.jobs.get(rule, wildcards.job).minutes
+
+    def launch(self, rule: str) -> Callable[[Any, Any, int], str]:
+        """What starts a job on GPUs: one process for each, with its share of the cores."""
+
+        def launched(wildcards: Any, resources: Any, threads: int) -> str:
+            gpus = resources.get("gpu", 0)
+            if not gpus:
+                return ""
+            share = max(1, threads // gpus)
+            return f"OMP_NUM_THREADS={share} torchrun --standalone --nproc-per-node {gpus} --no-python"
+
+        return launched
+
+    def alone(self, rule: str, workflow: Any) -> Callable[[Any], int]:
+        """Cores of a job that measures time: all that this run has, so that no other of its jobs disturbs it.
+
+        On a cluster there is no such number, and the other jobs on the node are anyone's.
+        """
+
+        def cores(wildcards: Any) -> int:
+            executor = workflow.executor_plugin  # none where only a report is made
+            here = executor is None or executor.name in ("local", "dryrun")
+            own = self.plan.jobs.get(rule, wildcards.job).cores
+            return workflow.resource_settings.cores or 1 if here else own
+
+        return cores
+
+
+def growing(amount: int) -> Callable[[Any, int], int]:
+    """A resource that grows with each attempt, so that a job killed for want of it succeeds when it is tried again."""
+    return lambda wildcards, attempt: amount * attempt

@@ -1,0 +1,400 @@
+"""What a vision experiment consists of: its runs, its cells, and its jobs."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prt.atomic import fingerprint
+from prt.cell import TABLES, Cell, Run
+from prt.config import Backbone, Costs, Vision
+from prt.errors import InputError
+from prt.methods import METHODS
+from prt.plan.jobs import Job, shared, slug, unique
+from prt.recipe import Recipe
+
+SPLITS = ("validation", "test")
+TUNED = ("pretrained", "ft", "prt")  # what there is of a backbone on a data set, and on its noisy copy
+ON_NOISE = ("pretrained", "prt", "adapted")
+
+
+class VisionPlan:
+    """The vision half of an experiment.
+
+    Paths: ``data/DATASET``, ``backbones/BACKBONE``, ``zero_shot/DATASET/BACKBONE`` (head and pretrained scores),
+    ``tuned/DATASET/BACKBONE/RUN/SHOTS/SEED``, ``carried/…`` (scores of a reward on a data set that it was not tuned
+    on, under the same path), ``transfer/SPLIT/DATASET``. A job makes all whose path begins with its name.
+    """
+
+    def __init__(self, config: Vision, experiment: str, few: bool) -> None:
+        self.config, self.few = config, few
+        self.top = f"results/{experiment}/vision"
+
+    # ------------------------------------------------------------------------------------------------ what there is
+
+    @property
+    def datasets(self) -> list[str]:
+        """The configuration's data sets."""
+        return list(self.config.datasets)
+
+    @property
+    def clean(self) -> str | None:
+        """The data set of Table 5."""
+        return self.config.table5.dataset if self.config.table5 else None
+
+    @property
+    def noisy(self) -> str | None:
+        """The copy of that data set with noise on its images."""
+        return f"{self.clean}-noise" if self.clean else None
+
+    def source(self, dataset: str) -> str:
+        """Where a data set comes from."""
+        if dataset == self.noisy and self.config.table5:
+            return f"noise:{self.config.table5.noise:g}:{self.top}/data/{self.clean}"
+        return self.config.datasets[dataset].source
+
+    def pairs(self, dataset: str) -> list[tuple[str, str]]:
+        """(source, target) of every transfer on a data set: the panels', and those of other items on theirs."""
+        table5 = self.config.table5
+        if dataset == self.noisy and table5:
+            return [(table5.source, target) for target in table5.models]
+        panels = [*self.config.panels, *(i for i in self.config.items.values() if i.dataset == dataset)]
+        return unique((panel.source, target) for panel in panels for target in panel.models)
+
+    def backbones(self, dataset: str) -> list[str]:
+        """The backbones that are used on a data set."""
+        return unique(name for pair in self.pairs(dataset) for name in pair)
+
+    @property
+    def used(self) -> list[str]:
+        """The backbones that the configuration's transfers use."""
+        return unique(name for dataset in self.datasets for name in self.backbones(dataset))
+
+    def alphas(self, dataset: str, source: str, shots: str) -> list[float]:
+        """The αs of the rewards of a source: 0, and those of Figure 6."""
+        item = self.config.figure6
+        swept = (dataset, source, shots) == (item.dataset, item.source, item.shots)
+        return unique([0.0, *(item.alphas if swept else [])])
+
+    def runs(self, dataset: str) -> list[Run]:
+        """Everything that is tuned on a data set: FT of all backbones, rewards of the sources."""
+        table5 = self.config.table5
+        if dataset == self.noisy and table5:
+            facts = {"dataset": dataset, "model": table5.source, "alpha": 0.0, "shots": table5.shots}
+            return [Run(method="adapted", seed=seed, **facts) for seed in self.config.seeds]
+        sources = {source for source, _ in self.pairs(dataset)}
+        return [
+            Run(dataset=dataset, model=backbone, method=method, alpha=alpha, shots=shots, seed=seed)
+            for backbone in self.backbones(dataset)
+            for shots in self.config.datasets[dataset].shots
+            for method, alphas in (
+                ("ft", [None]),
+                ("prt", self.alphas(dataset, backbone, shots) if backbone in sources else []),
+            )
+            for alpha in alphas
+            for seed in self.config.seeds
+        ]
+
+    def carried(self) -> list[Run]:
+        """The rewards of Table 5 that are scored on noisy images as they were tuned on clean ones."""
+        item = self.config.table5
+        if item is None:
+            return []
+        facts = {"dataset": item.dataset, "model": item.source, "alpha": 0.0, "shots": item.shots}
+        return [Run(method="prt", seed=seed, **facts) for seed in self.config.seeds]
+
+    def _moved(self, run: Run) -> Run:
+        return run.model_copy(update={"dataset": self.noisy})
+
+    def carried_folder(self, run: Run) -> str:
+        """Where a reward's scores on noisy images lie."""
+        return f"{self.top}/carried/{self.path(self._moved(run))}"
+
+    def cells(self, dataset: str) -> list[Cell]:
+        """All rows of the tables of a data set."""
+        item = self.config.table5
+        if dataset == self.noisy and item:
+            regimes, models = [item.shots], ON_NOISE
+        else:
+            regimes, models = list(self.config.datasets[dataset].shots), TUNED
+        methods = [name for name, of in METHODS.items() if all(network.model in models for network in of.networks)]
+        strengths = sorted({1.0, *(self.config.strengths if dataset != self.noisy else [])})
+        return unique(
+            Cell(
+                dataset=dataset, shots=shots, source=source, target=target, method=name, alpha=alpha,
+                strength=strength, seed=seed,
+            ).clean()
+            for shots in regimes
+            for source, target in self.pairs(dataset)
+            for name in methods
+            for alpha in (self.alphas(dataset, source, shots) if METHODS[name].has_alpha else [None])
+            for strength in (strengths if name in ("eft", "prt") and not alpha else [1.0])
+            for seed in self.config.seeds
+        )  # fmt: skip
+
+    # ----------------------------------------------------------------------------------------------- how it is made
+
+    def recipe(self, run: Run) -> Recipe:
+        """The recipe of a run."""
+        clean = self.clean if run.method == "adapted" else run.dataset
+        given = self.config.recipe | self.config.datasets[str(clean)].shots[run.shots]
+        if run.method == "adapted" and self.config.table5:
+            given = given | self.config.table5.recipe
+        return Recipe(**given)
+
+    def every(self, run: Run) -> int:
+        """Iterations between two points of a run's curve; 0: it has none."""
+        item = self.config.figure6
+        here = (run.dataset, run.shots, run.model) == (item.dataset, item.shots, item.source)
+        return item.every if here and run.method == "prt" and run.alpha in item.alphas else 0
+
+    def initial(self, run: Run) -> str | None:
+        """The folder of the run that another goes on from."""
+        if run.method != "adapted":
+            return None
+        return self.folder(run.model_copy(update={"dataset": self.clean, "method": "prt"}))
+
+    def path(self, run: Run) -> str:
+        """A run's path under ``tuned`` or ``carried``."""
+        return f"{run.dataset}/{run.model}/{run.name}/{run.shots}/{run.seed}"
+
+    def folder(self, run: Run) -> str:
+        """Where a run is written."""
+        return f"{self.top}/tuned/{self.path(run)}"
+
+    def is_miniature(self, backbone: str) -> bool:
+        """Whether the pipeline pretrains this backbone itself; such networks are small and run on one CPU core."""
+        return self.config.backbones[backbone].spec is None
+
+    def spec(self, backbone: str) -> str:
+        """How the package names a backbone: the folder that was made or fetched, or the user's own."""
+        folder = self.fetched(backbone)
+        if self.is_miniature(backbone):
+            folder = f"{self.top}/backbones/{backbone}"
+        return f"local-dir:{folder}" if folder else str(self.config.backbones[backbone].spec)
+
+    def fetched(self, backbone: str) -> str | None:
+        """Where the weights of an open_clip tag are kept, or None for a backbone that has its own files."""
+        spec = self.config.backbones[backbone].spec
+        if spec is None or spec.startswith("local-dir:") or Path(spec.partition("/")[2]).is_file():
+            return None
+        return f"{self.config.downloads}/backbones/{slug(spec)}"
+
+    def weights(self, backbone: str) -> list[str]:
+        """What must be there before a backbone can be loaded."""
+        spec = self.config.backbones[backbone].spec
+        if spec is None or self.fetched(backbone):
+            return [f"{self.spec(backbone).removeprefix('local-dir:')}/open_clip_config.json"]
+        own = spec.removeprefix("local-dir:") if spec.startswith("local-dir:") else spec.partition("/")[2]
+        return [own] if Path(own).exists() else []
+
+    def receipt(self, dataset: str) -> list[str]:
+        """The file that says that a data set's source is fetched; none for a source that is at hand."""
+        source = self.source(dataset)
+        kind, _, name = source.partition(":")
+        at_hand = kind in ("miniature", "folder", "noise") or (kind == "huggingface" and Path(name).is_dir())
+        return [] if at_hand else [f"{self.config.downloads}/{slug(source)}.json"]
+
+    def state(self, dataset: str) -> str:
+        """Names, sizes and times of a user's own image folder: where they change, what hangs on them is made again."""
+        kind, _, folder = self.source(dataset).partition(":")
+        if kind != "folder":
+            return ""
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return fingerprint([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+
+    # ------------------------------------------------------------------------------------------------------ the jobs
+
+    @property
+    def prepared(self) -> list[str]:
+        """Every data set that is prepared."""
+        return [*self.datasets, *([self.noisy] if self.noisy else [])]
+
+    def manifest(self, dataset: str) -> str:
+        """What says that a data set is prepared."""
+        return f"{self.top}/data/{dataset}/manifest.json"
+
+    @cached_property
+    def _zero_shots(self) -> list[str]:
+        return [f"{d}/{b}" for d in self.prepared for b in self.backbones(d)]
+
+    def zero_shot_folder(self, backbone: str, dataset: str) -> str:
+        """Where a backbone's head and scores for a data set lie."""
+        return f"{self.top}/zero_shot/{dataset}/{backbone}"
+
+    def zero_shot(self, backbone: str, dataset: str) -> str:
+        """The folder that the job makes in which they lie."""
+        return f"{self.top}/zero_shot/{dataset}" + ("" if self.few else f"/{backbone}")
+
+    def made(self, kind: str, path: str) -> str:
+        """The folder that the job makes in which a run lies."""
+        return f"{self.top}/{kind}/" + ("/".join(path.split("/")[:2]) if self.few else path)
+
+    def _size(self, backbone: str) -> dict[str, Any]:
+        return {"gpus": 0 if self.is_miniature(backbone) else 1}
+
+    def jobs(self) -> Iterator[Job]:
+        """All jobs of this half but for the pictures."""
+        yield from self._fetching()
+        for name, backbone in self.config.backbones.items():
+            if backbone.spec is None:
+                made = tuple(f"{self.top}/backbones/{name}/open_clip_{f}" for f in ("config.json", "model.safetensors"))
+                yield Job("pretrain", name, (), made, backbone.model_dump(exclude={"paper"}))
+        for dataset in self.prepared:
+            needs = self.receipt(dataset) if dataset != self.noisy else [self.manifest(str(self.clean))]
+            made = tuple(
+                f"{self.top}/data/{dataset}/{file}"
+                for file in ("manifest.json", "train.arrow", "validation.arrow", "test.arrow")
+            )
+            of = self.config.datasets.get(dataset)
+            about = [self.source(dataset), self.state(dataset), of and of.model_dump(exclude={"shots"})]
+            yield Job("prepare", dataset, tuple(needs), made, about)
+        yield from self._scoring()
+        yield from self._tuning()
+        yield from self._tables()
+        yield from self._costs()
+
+    def _fetching(self) -> Iterator[Job]:
+        for backbone in self.used:
+            if folder := self.fetched(backbone):
+                made = tuple(f"{folder}/open_clip_{file}" for file in ("config.json", "model.safetensors"))
+                yield Job("fetch_backbone", Path(folder).name, (), made, self.config.backbones[backbone].spec)
+        for dataset in self.datasets:
+            if receipt := self.receipt(dataset):
+                yield Job(
+                    "fetch_dataset",
+                    Path(receipt[0]).name.removesuffix(".json"),
+                    (),
+                    (receipt[0],),
+                    self.source(dataset),
+                )
+
+    def _scoring(self) -> Iterator[Job]:
+        precision = Recipe(**self.config.recipe).precision
+        for name, paths in shared(self._zero_shots, 1 if self.few else None):
+            dataset, backbones = name.partition("/")[0], [path.partition("/")[2] for path in paths]
+            needs = [self.manifest(dataset), *(file for backbone in backbones for file in self.weights(backbone))]
+            if dataset == self.noisy:  # whose heads are the clean data set's
+                needs += unique(self.zero_shot(backbone, str(self.clean)) for backbone in backbones)
+            gpus = 0 if all(map(self.is_miniature, backbones)) else 1
+            yield Job("zero_shot", name, tuple(needs), (f"{self.top}/zero_shot/{name}",), precision, gpus)
+        if self.config.ledger is not None:
+            yield from self._ledger(self.config.ledger.published, self.config.ledger.tolerance)
+
+    def _ledger(self, published: str, tolerance: float) -> Iterator[Job]:
+        for dataset in self.datasets:
+            needs = [*(self.zero_shot(b, dataset) for b in self.backbones(dataset)), published]
+            made = f"{self.top}/ledger/{dataset}.csv"
+            yield Job("check_zero_shot", dataset, tuple(needs), (made,), tolerance)
+            yield Job("approve_zero_shot", dataset, (made,), (made.replace(".csv", ".approved"),))
+
+    def checked(self, dataset: str) -> list[str]:
+        """What a data set's ledger must come to before anything is tuned on it: nothing where there is none."""
+        if self.config.ledger is None:
+            return []
+        ending = "csv" if self.config.ledger.beyond == "warn" else "approved"
+        return [f"{self.top}/ledger/{dataset}.{ending}"]
+
+    def _tuning(self) -> Iterator[Job]:
+        for dataset in self.prepared:
+            runs = {self.path(run): run for run in self.runs(dataset)}
+            for name, paths in shared(runs, 2 if self.few else None):
+                of = [runs[path] for path in paths]
+                backbone, headed = of[0].model, str(self.clean) if dataset == self.noisy else dataset
+                needs = [*self.weights(backbone), self.manifest(dataset), self.zero_shot(backbone, headed)]
+                needs += self.checked(headed)
+                needs += [self.made("tuned", self.path(self._begun(run))) for run in of if run.method == "adapted"]
+                about = [[path, self.recipe(runs[path]).model_dump(), self.every(runs[path])] for path in paths]
+                made = (f"{self.top}/tuned/{name}",)
+                yield Job("tune", name, tuple(unique(needs)), made, about, **self._size(backbone))
+        rewards = {self.path(self._moved(run)): run for run in self.carried()}
+        for name, paths in shared(rewards, 2 if self.few else None):
+            needs = [self.manifest(str(self.noisy)), *(self.made("tuned", self.path(rewards[p])) for p in paths)]
+            made = (f"{self.top}/carried/{name}",)
+            yield Job("score_rewards", name, tuple(unique(needs)), made, paths, **self._size(rewards[paths[0]].model))
+
+    def _begun(self, run: Run) -> Run:
+        return run.model_copy(update={"dataset": self.clean, "method": "prt"})
+
+    def scores(self, dataset: str, split: str) -> list[str]:
+        """All score files of a data set and split."""
+        folders = [self.zero_shot_folder(backbone, dataset) for backbone in self.backbones(dataset)]
+        folders += map(self.folder, self.runs(dataset))
+        if dataset == self.noisy:
+            folders += map(self.carried_folder, self.carried())
+        return [f"{folder}/{split}.safetensors" for folder in folders]
+
+    def _scored(self, dataset: str) -> list[str]:
+        """What the jobs make in which all scores of a data set lie."""
+        found = [self.zero_shot(backbone, dataset) for backbone in self.backbones(dataset)]
+        found += [self.made("tuned", self.path(run)) for run in self.runs(dataset)]
+        if dataset == self.noisy:
+            found += [self.made("carried", self.path(self._moved(run))) for run in self.carried()]
+        return unique(found)
+
+    def parts(self) -> list[str]:
+        """SPLIT/DATASET of every set of tables."""
+        return [f"test/{dataset}" for dataset in self.prepared] + [f"validation/{dataset}" for dataset in self.datasets]
+
+    def table(self, part: str, name: str) -> str:
+        """A table of a part; ``part`` may be ``''``, which is all of the test split."""
+        return f"{self.top}/transfer/{part}/{name}.csv" if part else f"{self.top}/{name}.csv"
+
+    def collected(self) -> dict[str, list[str]]:
+        """Each table of all data sets → the tables under each other in it."""
+        tests, validation = ([p for p in self.parts() if p.startswith(f"{split}/")] for split in ("test", "validation"))
+        found = {self.table("", name): [self.table(part, name) for part in tests] for name in (*TABLES, "theory")}
+        return found | {self.table("", "validation"): [self.table(part, "transfer") for part in validation]}
+
+    def _tables(self) -> Iterator[Job]:
+        groups: dict[str, list[str]] = {}
+        for part in self.parts():
+            name = part.partition("/")[2] if self.few else part.replace("/", "-")
+            groups.setdefault(f"vision-{name}", []).append(part)
+        for name, parts in groups.items():
+            datasets = unique(part.partition("/")[2] for part in parts)
+            needs = unique(file for dataset in datasets for file in self._scored(dataset))
+            made = [self.table(part, table) for part in parts for table in (*TABLES, "theory")]
+            about = fingerprint([[cell.model_dump() for cell in self.cells(dataset)] for dataset in datasets])
+            yield Job("tables", name, tuple(needs), tuple(made), about)
+        collected = self.collected()
+        yield Job(
+            "collect", "vision", tuple(unique(f for files in collected.values() for f in files)), tuple(collected)
+        )
+
+    @property
+    def costs(self) -> Costs:
+        """Tables 1 and 2.
+
+        Raises:
+            InputError: if the configuration has none.
+        """
+        if self.config.costs is None:
+            raise InputError("the configuration's 'vision' has no 'costs'; add them (see config/README.md).")
+        return self.config.costs
+
+    def _costs(self) -> Iterator[Job]:
+        if self.config.costs is None:
+            return
+        costs = self.costs
+        everything = [*costs.training, *(name for pair in costs.inference for name in pair)]
+        gpus = 0 if all(map(self.is_miniature, everything)) else 1
+        for table, names in (
+            ("table1", costs.training),
+            ("table2", [name for pair in costs.inference for name in pair]),
+        ):
+            needs = [file for name in unique(names) if self.is_miniature(name) for file in self.weights(name)]
+            about = [table, costs.model_dump(), Recipe(**self.config.recipe).precision]
+            yield Job(
+                f"measure_{'training' if table == 'table1' else 'inference'}",
+                table,
+                tuple(needs),
+                (self.table("", table),),
+                about,
+                gpus=gpus,
+            )
+
+    def network(self, backbone: str) -> str:
+        """The architecture of a backbone, as benchmarks of speed read it."""
+        of: Backbone = self.config.backbones[backbone]
+        return of.spec or self.spec(backbone)

@@ -1,0 +1,61 @@
+"""How a network is trained: the numbers of a recipe, checked. Without torch, so that a plan can be made of recipes."""
+
+import math
+from typing import Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+
+from prt.errors import InputError, known
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS = get_args(Precision)
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
+    """Numbers with defaults, of a kind that messages call ``what``.
+
+    Raises:
+        InputError: for an unknown key or a value that cannot be, naming both.
+    """
+
+    what: ClassVar[str]
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            wrong, fields = error.errors()[0], type(self).model_fields
+            key, value = str(wrong["loc"][0]), wrong["input"]
+            known(key, fields, f"key of {self.what}")
+            if wrong["type"] == "literal_error":
+                known(value, get_args(fields[key].annotation), key)
+            should = wrong["msg"].partition(" ")[2]  # the first word is Input, List, …
+            raise InputError(f"'{key}' of {self.what} is {value!r}; it {should}.") from None
+
+
+class Recipe(Settings):
+    """How a network is trained. The defaults are the paper's (App. B.1).
+
+    ``warmup`` is in iterations, ``clip`` the greatest gradient norm (None: no clipping). The paper says Adam;
+    the code it takes its recipe from uses ``adamw`` with weight decay 0.1 and clip 1.0.
+    """
+
+    what: ClassVar[str] = "a training recipe"
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(1e-5, ge=0)
+    batch: int = Field(128, ge=1)
+    steps: int = Field(2000, ge=1)
+    warmup: int = Field(500, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    beta2: float = Field(0.999, ge=0)
+    clip: float | None = Field(None, ge=0)
+    precision: Precision = "fp32"
+    augment: bool = False
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine to zero."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,190 @@
+"""Configurations that cannot be: each ends in one sentence that names the place and the remedy."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.pipeline import ROOT
+
+from prt.config import Backbone, Model
+from prt.errors import InputError
+from prt.miniature import data
+from prt.miniature.glyphs import CORPORA
+from prt.miniature.pretrain import ARCHITECTURES
+from prt.plan import Plan
+from prt.plan.checks import MINIATURE, checked, read_config
+
+CONFIG = """
+experiment: own
+vision:
+  backbones:
+    tiny: {architecture: rn12, corpus: poor, recipe: {steps: 5}}
+    other: {spec: RN50-quickgelu/openai}
+  datasets:
+    digits: {source: miniature:digits, shots: {16: {steps: 2}, full: {augment: true}}}
+  recipe: {precision: bf16, augment: false}
+  seeds: [0]
+  panels: [{source: tiny, targets: [other]}]
+  strengths: [1]
+  figure6: {dataset: digits, shots: 16, source: tiny, targets: [other], alphas: [0], every: 1}
+  table7: {dataset: digits, shots: 16, source: tiny, targets: [other]}
+  table5: {dataset: digits, shots: 16, source: tiny, targets: [other], noise: 0.1, recipe: {steps: 1}}
+  costs: {training: [tiny], inference: [[tiny, other]], batch: 2, repeats: 2}
+  ledger: {published: published.csv}
+"""
+
+# Path of the key to set, its value (None: take it out) → what the sentence must say.
+VISION: list[tuple[str, Any, str]] = [
+    ("backbones.tiny.architecture", "rn-12", "architecture of the configuration 'rn-12': did you mean 'rn12'?"),
+    ("backbones.tiny.corpus", "rihc", "'rihc': did you mean 'rich'?"),
+    ("backbones.tiny.corpus", 3, "vision.backbones.tiny.corpus of the configuration '3': choose one of: poor, rich"),
+    ("backbones.tiny.spec", "RN50/openai", "backbones.tiny of the configuration needs either 'spec' alone"),
+    ("backbones.tiny", {}, "backbones.tiny of the configuration needs either 'spec' alone"),
+    ("backbones.tiny", {"spec": 1}, "backbones.tiny.spec of the configuration is 1, which is wrong"),
+    ("backbones.tiny", {"spce": "RN50/openai"}, "'spce': did you mean 'spec'?"),
+    ("backbones.tiny.recipe.precision", "bf16", "precision of the configuration cannot be set there: pretraining"),
+    ("backbones.tiny.recipe.augment", True, "augment of the configuration cannot be set there: the corpus"),
+    ("backbones.tiny.paper", "RN-50", "unknown value of vision.backbones.tiny.paper of the configuration 'RN-50'"),
+    ("backbones.tiny.recipe.step", 1, "'step': did you mean 'steps'?"),
+    ("datasets.digits.shots.16.precision", "bf16", "16.precision of the configuration cannot be set there: set it in"),
+    ("datasets.digits.source", "miniature:digit", "unknown miniature data set 'digit': did you mean 'digits'?"),
+    ("datasets.digits.source", "minature:digits", "source of the configuration 'minature': did you mean 'miniature'?"),
+    ("datasets.digits.source", "paper:flower", "unknown data set of the paper 'flower': did you mean 'flowers'?"),
+    ("figure12", ["digit"], "unknown data set of figure12 'digit': did you mean 'digits'?"),
+    ("figure12", ["digits"], "figure12 names all data sets, and leaves none for Figure 2"),
+    ("table5.noise", 0, "vision.table5.noise of the configuration is 0, which is wrong"),
+    ("table5.shots", 32, "unknown number of shots of table5 '32': choose one of: 16, full"),
+    ("table5.targets", ["tinny"], "unknown backbone 'tinny': did you mean 'tiny'?"),
+    ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {}}, "digits-noise.shots of the configuration"),
+    ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
+    ("costs.training", ["othr"], "unknown backbone of costs 'othr': did you mean 'other'?"),
+    ("costs.inference", [["tiny"]], "vision.costs.inference.0 of the configuration is ['tiny'], which is wrong"),
+    ("ledger.beyond", "halt", "unknown value of vision.ledger.beyond of the configuration 'halt'"),
+    ("ledger.tolerance", -1, "vision.ledger.tolerance of the configuration is -1, but must be 0 or more"),
+    ("recipe.precision", "bf61", "shots.16 of the configuration: unknown precision 'bf61': did you mean 'bf16'?"),
+]  # fmt: skip
+
+LANGUAGE = """
+models:
+  s: {size: s, corpus: poor, recipe: {steps: 5}}
+  m: {size: m, corpus: rich, recipe: {steps: 5}}
+data: {source: "miniature:chats"}
+recipe: {epochs: 1}
+lora: {rank: 4}
+seeds: [0]
+methods: [poe, ft]
+benchmarks: {problems: {task: gsm8k, data: miniature}}
+bars: {figure3: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}}
+table4: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
+table6: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
+"""
+
+SPOKEN: list[tuple[str, Any, str]] = [
+    ("benchmarks.gsm9k", {}, "unknown benchmark 'gsm9k': did you mean 'gsm8k'?"),
+    ("benchmarks.problems.data", "embedded", "'data: embedded' of the benchmark problems is now called"),
+    ("benchmarks.problems.shot", 1, "unknown setting of the benchmark problems, 'shot': did you mean 'shots'?"),
+    ("benchmarks.mbpp", {}, "runs code that a model wrote, in a sandbox: set 'unsafe_code: true'"),
+    ("benchmarks.figure3", {"task": "gsm8k"}, "a benchmark cannot be called 'figure3'"),
+    ("bars.figure3.benchmarks", ["problem"], "unknown benchmark of figure3 'problem': did you mean 'problems'?"),
+    ("bars.figure2", {}, "language.bars"),
+    ("table4.panels.0.targets", ["mm"], "unknown language model 'mm'"),
+    ("models.s", {"spec": "/nowhere", "parameters": 1}, "'s' is to be in /nowhere, where there is no config.json"),
+    ("models.s.size", None, "language.models.s of the configuration needs either 'spec' and 'parameters'"),
+    ("lora", None, "table6 compares rewards tuned by LoRA, but the configuration has no 'lora'"),
+    ("recipe.epoch", 1, "unknown key in language.recipe of the configuration 'epoch': did you mean 'epochs'?"),
+    ("lora.recipe", {"lr": -1}, "language.lora.recipe of the configuration: 'lr' of a tuning recipe is -1"),
+    ("methods", ["poo"], "unknown value of language.methods of the configuration 'poo': did you mean 'poe'?"),
+    ("methods", ["adapted"], "unknown value of language.methods of the configuration 'adapted'"),
+    ("methods", ["poe", "poe"], "language.methods of the configuration it has an entry twice"),
+    ("data.source", "embedded:chats", "'embedded:' in language.data.source is now called 'miniature:'"),
+    ("data.source", "json:x", "'json': did you mean 'jsonl'?"),
+    ("data.template", "tullu", "unknown value of language.data.template of the configuration 'tullu': did you mean"),
+    ("in_one_job", True, "the configuration's key 'language.in_one_job' is now 'jobs: few' at the top level"),
+    ("seeds", [], "language.seeds of the configuration"),
+    ("seeds", [0.0], "language.seeds.0 of the configuration"),
+]
+
+TOP: list[tuple[str, Any, str]] = [
+    ("vison", {}, "unknown key in the top level of the configuration 'vison': did you mean 'vision'?"),
+    ("vision.strenghts", [1], "unknown key in vision of the configuration 'strenghts': did you mean 'strengths'?"),
+    ("vision.seeds", None, "the configuration lacks 'seeds' in vision: add it"),
+    ("vision.seeds_in_one_job", True, "key 'vision.seeds_in_one_job' is now 'jobs: few' at the top level"),
+    ("vision.figure6.alphas", [-0.1], "vision.figure6.alphas.0 of the configuration is -0.1, but must be 0 or more"),
+    ("vision.figure6.shots", 17, "unknown number of shots of figure6 '17': did you mean '16'?"),
+    ("vision.table7.dataset", "digit", "unknown data set of table7 'digit': did you mean 'digits'?"),
+    ("vision.datasets.figure2", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'figure2'"),
+    ("vision.datasets.digits.source", "embedded:digits", "'embedded:' is now called 'miniature:'"),
+    ("vision.recipe.lr", float("nan"), "shots.16 of the configuration: 'lr' of a training recipe is nan"),
+    ("vision.strengths", [float("inf")], "vision.strengths.0 of the configuration"),
+    ("experiment", "a b", "experiment of the configuration is 'a b'"),
+    ("experiment", "demo\n", "experiment of the configuration is 'demo\\n'"),
+    ("experiment", None, "the configuration lacks 'experiment' in the top level"),
+    ("jobs", "some", "unknown value of jobs of the configuration 'some': choose one of: few, many"),
+    ("vision", None, "the configuration has neither 'vision' nor 'language'"),
+    ("vision", [], "vision of the configuration"),
+]
+
+
+def changed(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """The configuration with one key set, or taken out."""
+    config = copy.deepcopy(config)
+    here: Any = config
+    *folders, key = place.split(".")
+    for folder in folders:
+        here = here[int(folder) if isinstance(here, list) else folder if folder in here else int(folder)]
+    if value is None:
+        del here[key]
+    else:
+        here[key] = value
+    return config
+
+
+WHOLE = yaml.safe_load(CONFIG)
+OTHER = {"experiment": "own", "language": yaml.safe_load(LANGUAGE)}
+CASES = [(WHOLE, f"vision.{place}", value, sentence) for place, value, sentence in VISION]
+CASES += [(OTHER, f"language.{place}", value, sentence) for place, value, sentence in SPOKEN]
+CASES += [(WHOLE, place, value, sentence) for place, value, sentence in TOP]
+
+
+@pytest.mark.parametrize(("whole", "place", "value", "sentence"), CASES)
+def test_bad_configurations(whole: dict[str, Any], place: str, value: Any, sentence: str) -> None:
+    Plan.of(copy.deepcopy(whole))
+    with pytest.raises(InputError) as refusal:
+        Plan.of(changed(whole, place, value))
+    assert sentence in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_names_are_those_of_the_package() -> None:
+    assert all(callable(getattr(data, name)) for name in MINIATURE)
+    for architecture in ARCHITECTURES:
+        for corpus in CORPORA:
+            Backbone(architecture=architecture, corpus=corpus, recipe={})
+    Model(size="l", corpus="rich", recipe={})
+
+
+def test_files_on_top_of_each_other(tmp_path: Path) -> None:
+    """Later keys win at every level, as Snakemake merges its configuration files."""
+    paper = [ROOT / "config" / "paper.yaml"]
+    one, three = read_config(paper), read_config([*paper, ROOT / "config" / "three_seeds.yaml"])
+    assert (one.vision.seeds, three.vision.seeds) == ([0], [0, 1, 2])  # type: ignore[union-attr]
+    assert three.language == one.language
+    for content, told in ((b"a: [", "cannot be read"), (b"\xff\xfe", "cannot be read"), (b"- 1", "must be a mapping")):
+        file = tmp_path / "config.yaml"
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=told):
+            read_config([file])
+    with pytest.raises(InputError, match="does not exist; correct the path"):
+        read_config([tmp_path / "none.yaml"])
+    with pytest.raises(InputError, match="must be a mapping"):
+        checked([])
+
+
+def test_defaults_are_filled_in_once() -> None:
+    config = checked(WHOLE)
+    assert config.jobs == "many"
+    assert config.vision is not None
+    assert config.vision.datasets["digits"].validation == 0.1
+    assert set(config.vision.datasets["digits"].shots) == {"16", "full"}

@@ -1,0 +1,175 @@
+"""The plan: runs, cells and jobs of the demo and the paper, without Snakemake and in a second."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.pipeline import ROOT, counts, snakemake
+
+from prt.errors import InputError
+from prt.methods import METHODS
+from prt.plan import Plan
+from prt.plan.jobs import Job, Jobs
+from prt.plan.rules import NONE, Rules
+
+Prt = Callable[..., tuple[int, str, str]]
+
+
+def plan(name: str, **changes: Any) -> Plan:
+    return Plan.of(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) | changes)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Plan:
+    return plan("demo")
+
+
+@pytest.fixture(scope="module")
+def paper() -> Plan:
+    return plan("paper")
+
+
+def test_jobs_are_followed_to_what_they_need() -> None:
+    jobs = Jobs()
+    jobs.add([Job("last", "c", ("b", "x"), ("c",)), Job("first", "a", (), ("a",)), Job("second", "b", ("a",), ("b",))])
+    assert [job.name for job in jobs.needed(["c"])] == ["a", "b", "c"]
+    assert jobs.needed(["x"]) == []
+    with pytest.raises(InputError, match="unknown job of second 'd'"):
+        jobs.get("second", "d")
+
+
+def test_few_and_many_jobs_make_the_same(demo: Plan) -> None:
+    """One cell, one result, however jobs are cut: the same runs and rows, every one made by exactly one job."""
+    many = plan("demo", jobs="many")
+    assert demo.vision is not None and many.vision is not None
+    assert demo.language is not None and many.language is not None
+    for dataset in demo.vision.prepared:
+        assert demo.vision.runs(dataset) == many.vision.runs(dataset)
+        assert demo.vision.cells(dataset) == many.vision.cells(dataset)
+        assert demo.vision.scores(dataset, "test") == many.vision.scores(dataset, "test")
+    assert demo.language.runs() == many.language.runs()
+    assert demo.language.rows() == many.language.rows()
+    for of in (demo, many):
+        folders = [file for rule in ("tune", "tune_language") for job in of.jobs.of(rule) for file in job.makes]
+        assert of.vision is not None and of.language is not None
+        wanted = [of.vision.folder(run) for dataset in of.vision.prepared for run in of.vision.runs(dataset)]
+        wanted += [of.language.folder(run) for run in of.language.runs()]
+        for run in wanted:
+            assert sum(f"{run}/".startswith(f"{folder}/") for folder in folders) == 1
+    assert sum(demo.counts([]).values()) < 50 < sum(many.counts([]).values())
+    assert set(demo.everything()) == set(many.everything())
+
+
+def test_every_need_is_made_or_at_hand(demo: Plan, paper: Plan) -> None:
+    for of in (demo, paper):
+        files = {need for job in of.jobs.by_name.values() for need in job.needs} - of.jobs.makers.keys()
+        assert all(file.startswith("config/published/") for file in files), files
+        assert Counter(file for job in of.jobs.by_name.values() for file in job.makes).most_common(1)[0][1] == 1
+
+
+def test_the_paper_s_numbers(paper: Plan) -> None:
+    """Every item at the paper's size."""
+    vision, language = (yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())[x] for x in ("vision", "language"))
+    figures = [f"figure{n}" for n in "2 3 4 5 6a 6b 7 8 9 10 11 12 13 14".split()]
+    assert {*figures, *(f"table{n}" for n in range(1, 8)), "ledger", "beside", "strength"} == set(paper.items)
+    backbones = {b for panel in vision["panels"] for b in (panel["source"], *panel["targets"])}
+    backbones |= set(vision["table7"]["targets"])
+    sources = {panel["source"] for panel in vision["panels"]}
+    jobs = paper.counts([])
+    assert jobs["prepare"] == len(vision["datasets"]) + 1  # the noisy one
+    assert jobs["zero_shot"] == len(vision["datasets"]) * len(backbones) + len(vision["table5"]["targets"])
+    entropy = len(vision["figure6"]["alphas"]) - 1  # α = 0 is there anyway
+    assert jobs["tune"] == len(vision["datasets"]) * (len(backbones) + len(sources)) + entropy + 1
+    assert jobs["fetch_backbone"] == len(backbones)
+    assert jobs["fetch_dataset"] == len(vision["datasets"])
+    assert jobs["fetch_model"] == 2 * len(language["models"])  # each with its instruct model
+    spoken = {panel["source"] for item in language["bars"].values() for panel in item["panels"]}
+    entropy = len(language["figure7"]["panels"]) * (len(language["figure7"]["alphas"]) - 1)
+    seeds, lora = 2 * (len(language["table4"]["seeds"]) - 1), 2
+    assert jobs["tune_language"] == 2 * len(spoken) + entropy + seeds + lora
+    three = Plan.read([ROOT / "config" / "paper.yaml", ROOT / "config" / "three_seeds.yaml"]).counts([])
+    assert three["tune"] == 3 * jobs["tune"]
+    assert three["zero_shot"] == jobs["zero_shot"]
+
+
+def test_an_item_needs_only_its_own(paper: Plan) -> None:
+    vision = paper.vision
+    assert vision is not None
+    for target in ("cars", "table7", "figure6"):  # each of one data set
+        assert paper.counts([target])["zero_shot"] == len(vision.used)
+    assert paper.counts(["figure12"])["prepare"] == len(vision.config.figure12 or [])
+    assert set(paper.counts(["table1"])) == {"measure_training", "draw"}
+    assert not any("llama" in job.name for job in paper.needed(["table4"]))
+    assert paper.counts(["table4"])["tune_language"] == 2 * 3
+    with pytest.raises(InputError, match=r"unknown item, data set or benchmark 'figure22': did you mean 'figure2'\?"):
+        paper.needed(["figure22"])
+
+
+def test_sizes_of_jobs(paper: Plan, demo: Plan) -> None:
+    """A 7B model is tuned on eight GPUs, whose processes load it each; a small one on one; miniatures on none."""
+    large, small = (paper.jobs.get("tune_language", f"{name}/prt_0/0") for name in ("llama-2-7b", "qwen2.5-0.5b"))
+    assert (large.gpus, large.cores, large.device, small.gpus) == (8, 64, "cuda", 1)
+    memory = Rules(paper).memory("tune_language", 16000, 7000, small=4000)
+
+    class Of:
+        job = large.name
+
+    assert memory(Of, 2) == 2 * memory(Of, 1) > 2 * 8 * 6.7 * 6000
+    assert all(job.gpus == 0 for job in demo.jobs.by_name.values())
+    both = paper.jobs.get("evaluate", "llama-2-13b/gsm8k/eft-of-llama-2-7b-ft-seed0")
+    assert both.billions == pytest.approx(13.0 + 2 * 6.7)
+    assert Rules(demo).names("fetch_model") == NONE
+
+
+def test_all_methods_are_planned(demo: Plan) -> None:
+    assert demo.vision is not None
+    assert demo.language is not None
+    rows = [cell for dataset in demo.vision.prepared for cell in demo.vision.cells(dataset)]
+    assert {cell.method for cell in rows} == set(METHODS) - {"instruct"}
+    assert {row.method for row in demo.language.rows()} == set(METHODS) - {"instruct", "adapted"}
+    assert all(cell == cell.clean() for cell in [*rows, *demo.language.rows()])
+    assert all(cell == cell.measured() for cell in demo.language.cells())
+
+
+@pytest.mark.parametrize("name", ["demo", "paper"])
+def test_the_command_line_answers_as_snakemake_does(prt: Prt, name: str, tmp_path: Path) -> None:
+    """With the same number of jobs of each rule as a dry run."""
+    code, said, _ = prt("plan", "--configfile", ROOT / "config" / f"{name}.yaml")
+    assert code == 0
+    listed = {}
+    for line in said.partition("\njobs (")[2].partition("\nwhat each")[0].splitlines()[1:]:
+        if line:
+            rule, number, *_ = line.split()
+            listed[rule] = int(number)
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    config = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(tmp_path, "--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert counts(done.stdout) == listed | {"all": 1}
+
+
+def test_the_printed_plan(prt: Prt) -> None:
+    code, said, _ = prt("plan", "--configfile", ROOT / "config" / "demo.yaml", "table5", "--jobs")
+    assert code == 0
+    assert "  digits-noise vit-s-poor adapted 16  × 3 seeds" in said
+    assert "  tune digits-noise/vit-s-poor\n" in said
+    assert "language" not in said.partition("jobs (")[2]
+    code, _, complaint = prt("plan", "--configfile", ROOT / "config" / "demo.yaml", "table55")
+    assert (code, complaint) == (
+        1,
+        "prt: error: unknown item, data set or benchmark 'table55': did you mean 'table5'?\n",
+    )
+
+
+def test_names_that_are_taken(demo: Plan) -> None:
+    config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    for name in ("tune", "all", "figure6", "problems"):
+        changed = copy.deepcopy(config)
+        changed["vision"]["datasets"][name] = changed["vision"]["datasets"]["mnist"]
+        with pytest.raises(InputError, match=f"a (data set|benchmark) cannot be called '{name}'"):
+            Plan.of(changed)
