@@ -1,6 +1,5 @@
 """Published numbers beside ours: the ledger of zero-shot accuracies, and the paper's tables."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +7,19 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from test_scores import scores
+from helpers.made_up import summary
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prt.errors import InputError
 from prt.figures import beside as figures
 from prt.figures import ledger as ledger_figure
-from prt.published import VISION, beside, ledger
+from prt.plan.checks import BACKBONES, MODELS
+from prt.published import VISION, beside, differences, ledger
+from prt.scores import Scores
+from prt.tables import write_table
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "config" / "published"
-Prt = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def files(tmp_path: Path) -> list[Path]:
     for name, right in (("good", [0, 1, 2, 3, 4, 6]), ("bad", [0, 1, 7])):
         predicted = torch.tensor([t if i in right else (t + 1) % 3 for i, t in enumerate(labels.tolist())])
         values = torch.nn.functional.one_hot(predicted, 3).float()
-        facts = {"method": "pretrained", "kind": "log_probs", "seed": None, "alpha": None}
+        facts = {"dataset": "digits", "fingerprint": "f", "split": "test", "classes": ["a", "b", "c"]}
         made.append(tmp_path / f"{name}.safetensors")
-        scores(values=values, labels=labels, backbone=name, **facts).save(made[-1])
+        Scores(values, labels, "log_probs", name, "pretrained", **facts).save(made[-1])
     return made
 
 
@@ -56,22 +58,14 @@ def test_accuracies_are_compared_in_their_own_metric(files: list[Path], tmp_path
     assert other["difference"] == pytest.approx(3 / 8 - 0.35)
 
 
-def test_a_difference_is_told_and_not_approved(files: list[Path], tmp_path: Path, prt: Prt) -> None:
+def test_a_difference_is_told(files: list[Path], tmp_path: Path) -> None:
     published = table(tmp_path, "good,digits,top1,0.75,,a", "bad,digits,top1,0.40,,a")
-    arguments = [*files, "--published", published, "--out", tmp_path / "ledger.csv"]
-    told = "differs from the published one by more than 2 points: bad on digits has 37.5 %, published are 40.0 %"
-    code, _, complaint = prt("ledger", *arguments)
-    assert code == 0
-    assert f"prt: warning: zero-shot accuracy {told}" in complaint
-    assert "good" not in complaint
-    assert set(pd.read_csv(tmp_path / "ledger.csv")["verdict"]) == {"agrees", "differs", "none published"}
-    code, _, complaint = prt("approve", tmp_path / "ledger.csv")
-    assert code == 1
-    assert f"prt: error: zero-shot accuracy {told}" in complaint
-    assert "'beyond: warn' in the configuration's 'ledger' lets the run go on" in complaint
-    code, _, complaint = prt("ledger", *arguments, "--tolerance", "0.03")
-    assert (code, complaint) == (0, "")
-    assert prt("approve", tmp_path / "ledger.csv") == (0, "", "")
+    expected = "differs from the published one by more than 2 points: bad on digits has 37.5 %, published are 40.0 %"
+    rows = ledger(files, published, 0.02)
+    assert expected in differences(rows)
+    assert "good" not in differences(rows)
+    assert set(rows["verdict"]) == {"agrees", "differs", "none published"}
+    assert differences(ledger(files, published, 0.03)) == ""
 
 
 def test_bad_ledgers(files: list[Path], tmp_path: Path) -> None:
@@ -98,17 +92,21 @@ def test_published_tables_speak_of_the_paper_s_configuration() -> None:
     paper = paper[paper["item"].isin(VISION)]
     names = {entry["paper"] for entry in vision["backbones"].values() if "paper" in entry}
     assert set(paper["source"]) | set(paper["target"]) == names
-    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
-    assert set(schema["$defs"]["backbone"]["properties"]["paper"]["enum"]) == names
+    assert set(BACKBONES) == names
+    models = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())["language"]["models"]
+    assert set(MODELS) == {model["paper"] for model in models.values()}
     demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["vision"]
     expected = pd.read_csv(PUBLISHED / "demo_zero_shot.csv")
     assert set(expected["backbone"]) == set(demo["backbones"])
     assert {entry["paper"] for entry in demo["backbones"].values()} <= names
 
 
+TABLE5 = {("prt", "top1_clean", "shapes"): 71, ("adapted", "top1_noise", "shapes-noise"): 72}
+
+
 @pytest.fixture
 def ours(tmp_path: Path) -> dict[str, Path]:
-    """Small tables of our own: costs of two networks, Table 5 and Table 7 of two seeds."""
+    """Small tables of our own: costs of two networks, summaries for Table 5, and Table 7."""
     texts = {
         "table1": "table,source,target,method,variant,quantity,value,precision,device\n"
         "table1,a,,ft,,time_per_batch,10,bf16,A100\ntable1,a,,ft,,peak_memory,2,bf16,A100\n"
@@ -116,35 +114,42 @@ def ours(tmp_path: Path) -> dict[str, Path]:
         "table2": "table,source,target,method,variant,quantity,value,precision,device\n"
         "table2,a,b,prt,baseline,time_per_batch,7,fp32,A100\ntable2,a,b,prt,+ bf16,time_per_batch,3,bf16,A100\n"
         "table2,a,b,prt,baseline,launch_time_per_batch,2,fp32,A100\n",
-        "table5": "dataset,source,target,reward,metric,value\nshapes,a,b,untuned,top1,0.5\n"
-        "shapes,a,b,untuned,mean_per_class_recall,0.4\nshapes-noise,a,b,tuned,top1,0.25\nshapes,a,b,none,top1,0.1\n",
         "table7": "source,target,epsilon,C\na,a,0,15\na,b,0.5,15\n",
         "paper": "item,source,target,method,quantity,value,std,unit,note\n"
         "table1,A,A,ft,time_per_batch,38,3,ms,\ntable1,A,A,ft,peak_memory,12,,GB,\n"
         "table2,A,B,prt,time_per_batch,9,,ms,\ntable2,A,C,prt,time_per_batch,8,,ms,\n"
-        "table5,A,B,untuned,top1_clean,71,,%,\ntable5,A,B,tuned,top1_noise,72,,%,\n"
+        "table5,A,B,prt,top1_clean,71,,%,\ntable5,A,B,adapted,top1_noise,72,,%,\n"
         "table7,A,A,prt,C,19,,,\ntable7,A,B,prt,epsilon,0.001,,nat,\n"
         "table4,A,B,prt,gsm8k,50,1,%,\n",  # of the language half, and not shown here
     }
     for name, text in texts.items():
         (tmp_path / f"{name}.csv").write_text(text)
-    return {name: tmp_path / f"{name}.csv" for name in texts}
+    methods = ("pretrained", "prt", "adapted")
+    for name in ("shapes", "shapes-noise"):
+        here = methods if name == "shapes-noise" else methods[:2]
+        table = summary(["a"], ["a", "b"], [name], ["16", "full"], strengths=[0.5, 1.0], methods=here)
+        write_table(tmp_path / f"{name}.csv", table)
+    return {name: tmp_path / f"{name}.csv" for name in (*texts, "shapes", "shapes-noise")}
 
 
-NAMES = {"a": "A", "b": "B"}
+def put_beside(ours: dict[str, Path]) -> pd.DataFrame:
+    costs, noise = ([ours[name] for name in names] for names in (("table1", "table2"), ("shapes", "shapes-noise")))
+    item = {"dataset": "shapes", "shots": "full", "source": "a", "targets": ["a", "b"]}
+    return beside(ours["paper"], {"a": "A", "b": "B"}, costs, noise, pd.read_csv(ours["table7"]), item)
 
 
 def test_the_paper_beside_ours(ours: dict[str, Path]) -> None:
-    costs = [ours["table1"], ours["table2"]]
-    rows = beside(ours["paper"], NAMES, costs, ours["table5"], ours["table7"], "shapes")
+    rows = put_beside(ours)
     found = {(r.item, r.target, r.method, r.quantity): (r.paper, r.ours) for r in rows.itertuples()}
     assert found[("table1", "A", "ft", "time_per_batch")] == (38, 10)
     assert found[("table1", "A", "ft", "peak_memory")] == (12, 2)
     assert found[("table2", "B", "prt", "time_per_batch")] == (9, 7)  # the plain variant, not the fast one
     assert found[("table2", "B", "prt", "launch_time_per_batch")] == (9, 2)
     assert np.isnan(found[("table2", "C", "prt", "time_per_batch")][1])  # no network of ours stands for C
-    assert found[("table5", "B", "untuned", "top1_clean")] == (71, 50)
-    assert found[("table5", "B", "tuned", "top1_noise")] == (72, 25)
+    for (method, quantity, dataset), theirs in TABLE5.items():
+        table = pd.read_csv(ours[dataset]).query("shots == 'full' and target == 'b' and metric == 'top1'")
+        table = table[table["method"].eq(method) & table["alpha"].eq(0) & table["strength"].eq(1)]
+        assert found[("table5", "B", method, quantity)] == (theirs, pytest.approx(100 * table["value"].item()))
     assert found[("table7", "A", "prt", "C")] == (19, 15)
     assert found[("table7", "B", "prt", "epsilon")] == (0.001, 0.5)
     assert len(rows) == 9
@@ -154,40 +159,35 @@ def test_the_paper_beside_ours(ours: dict[str, Path]) -> None:
     assert measured.loc["table2"].tolist() == ["fp32", "A100"]
 
 
-def test_both_are_drawn(ours: dict[str, Path], prt: Prt, tmp_path: Path) -> None:
-    costs = ["--costs", ours["table1"], "--costs", ours["table2"], "--noise", ours["table5"], "--clean", "shapes"]
-    arguments = ["--paper", ours["paper"], *costs, "--theory", ours["table7"], "--names", '{"a": "A", "b": "B"}']
-    code, _, complaint = prt("beside", *arguments, "--out", tmp_path / "rows.csv")
-    assert code == 0, complaint
-    code, _, complaint = prt("figure", "beside", "--table", tmp_path / "rows.csv", "--out", tmp_path / "beside")
-    assert code == 0, complaint
+def test_both_are_drawn(ours: dict[str, Path], tmp_path: Path) -> None:
+    write_table(tmp_path / "rows.csv", put_beside(ours))
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    figures.draw(rows, tmp_path / "beside")
     for name in ("beside", "beside_table"):
         for ending in ("png", "pdf", "csv"):
             assert (tmp_path / f"{name}.{ending}").stat().st_size > 100
-    rows = pd.read_csv(tmp_path / "rows.csv")
     drawn = figures.figure(rows)
     axes = [axis for part in drawn.subfigs for axis in part.axes]
     assert len(axes) == 2 + 2 + 2 + 2
     points = [line.get_xdata() for axis in axes for line in axis.lines]
     assert sorted(x for xs in points for x in xs if x == x) == sorted(rows[["paper", "ours"]].stack().dropna())
+    FigureCanvasAgg(drawn).draw()
+    labels = {label.get_text() for axis in axes for label in axis.get_xticklabels()}
+    assert "0.001" in labels
+    assert not any("$" in label for label in labels)
     texts = {text.get_text() for text in figures.table(rows).axes[0].texts}
     assert {"38 ± 3", "a → b, fp32", "a, bf16", "Table 5", "time to launch (ms)", "–"} <= texts
 
 
-def test_the_ledger_is_drawn(files: list[Path], prt: Prt, tmp_path: Path) -> None:
+def test_the_ledger_is_drawn(files: list[Path], tmp_path: Path) -> None:
     """Only what has a published value is drawn, each where its difference puts it."""
     published = table(tmp_path, "good,digits,top1,0.73,,a", "bad,digits,top1,0.5,,a", "bad,x,top1,0.5,,a")
-    arguments = ["--published", published, "--out", tmp_path / "ledger.csv"]
-    assert prt("ledger", *files, *arguments)[0] == 0
-    code, _, complaint = prt("figure", "ledger", "--table", tmp_path / "ledger.csv", "--out", tmp_path / "ledger")
-    assert code == 0, complaint
-    rows = pd.read_csv(tmp_path / "ledger.csv")
+    rows = ledger(files, published, 0.02)
+    ledger_figure.draw(rows, tmp_path / "ledger")
+    assert (tmp_path / "ledger.png").stat().st_size > 100
     (axis,) = ledger_figure.figure(rows).axes
     assert axis.get_title() == "digits"
     points = {round(float(x), 6) for line in axis.lines for x in line.get_xdata() if line.get_marker() == "o"}
     assert points == {2.0, -12.5}
-    nothing = table(tmp_path, "other,digits,top1,0.73,,a")
-    assert prt("ledger", *files, "--published", nothing, "--out", tmp_path / "ledger.csv")[0] == 0
-    code, _, complaint = prt("figure", "ledger", "--table", tmp_path / "ledger.csv", "--out", tmp_path / "none")
-    assert code == 1
-    assert "no published value for any backbone" in complaint
+    with pytest.raises(InputError, match="no published value for any backbone"):
+        ledger_figure.draw(ledger(files, table(tmp_path, "other,digits,top1,0.73,,a"), 0.02), tmp_path / "none")

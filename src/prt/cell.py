@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from prt.methods import METHODS, SOURCE_FT, method
 
+TABLES = ("transfer", "summary", "comparison")  # what prt.tables makes of cells
+
 
 class Run(BaseModel):
     """One tuning of one model on one data set.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+METRICS = ("top1", "mean_per_class_recall")  # of a classification, as in :func:`strata`
 Z = 1.959963984540054  # the normal distribution's 97.5 % point: all intervals here are 95 %
 
 
@@ -45,21 +46,23 @@ def share(hits: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
     return wilson(float(mean(hits, groups)), effective_size(groups))
 
 
-def mean_of_examples(x: NDArray[np.float64]) -> Estimate:
-    """Mean of ``x`` (N,): Wilson's interval where every value is 0 or 1, else the normal one, kept within 0 and 1."""
+def over_examples(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
+    """Mean over the groups of ``x`` (N,): Wilson's interval where all is 0 or 1, else the normal one within 0 and 1."""
     if np.isin(x, (0, 1)).all():
-        return wilson(float(x.mean()), len(x))
-    e = mean_over_seeds(x[None], np.zeros(len(x), np.int64))
+        return share(x, groups)
+    e = mean_over_seeds(x[None], groups)
     return Estimate(e.value, max(0.0, e.low), min(1.0, e.high))
 
 
-def share_over_seeds(hits: NDArray[np.float64], groups: NDArray[np.int64]) -> dict[str, float]:
-    """``value``, ``std`` (over seeds; NaN for one), ``low`` and ``high`` of ``hits``, S seeds × N examples.
+def over_seeds(x: NDArray[np.float64], groups: NDArray[np.int64]) -> dict[str, float]:
+    """``value``, ``std`` (over seeds), ``low`` and ``high`` of ``x``, S seeds × N examples whose mean is a share.
 
-    Each hit is 0 or 1, or another number whose mean is a share; the interval is kept within 0 and 1.
+    A single seed has no spread (NaN) and the interval over the examples.
     """
-    e = mean_over_seeds(hits, groups)
-    std = float(mean(hits, groups).std(ddof=1)) if len(hits) > 1 else float("nan")
+    if len(x) == 1:
+        return {"value": np.nan, "std": np.nan} | vars(over_examples(x[0], groups))
+    e = mean_over_seeds(x, groups)
+    std = float(mean(x, groups).std(ddof=1))
     return {"value": e.value, "std": std, "low": max(0.0, e.low), "high": min(1.0, e.high)}
 
 
@@ -67,7 +70,7 @@ def mean_over_seeds(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estima
     """Mean of ``x``, S seeds × N test examples in ``groups``, with seeds *and* examples as random draws.
 
     A crossed design: the variance of the mean is that of the examples' means over seeds, drawn within their groups,
-    plus the variance of the seeds' means by S (nought where there is one seed). The interval is normal.
+    plus the variance of the seeds' means by S (0 where there is one seed). The interval is normal.
     """
     variance, seeds = 0.0, len(x)
     found, counts = np.unique(groups, return_counts=True)

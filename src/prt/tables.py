@@ -1,13 +1,112 @@
-"""Reading and writing tidy tables: one row a measurement."""
+"""The tidy tables of all experiments: one row a measurement, made of results by one piece of code."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from prt import stats
 from prt.atomic import write_text
-from prt.errors import InputError, known
+from prt.cell import TABLES, Cell
+from prt.errors import InputError
+from prt.methods import METHODS
+from prt.results import Measure, Result
+
+KEYS = ["dataset", "shots", "source", "target", "method", "alpha", "lora", "strength"]
+TRANSFER = [*KEYS, "seed", "metric", "headline", "value", "low", "high", "n"]
+SUMMARY = [*KEYS, "metric", "headline", "value", "std", "low", "high", "seeds", "n"]
+PLACE = ["dataset", "shots", "source", "target", "lora"]
+COMPARISON = [*PLACE, "method", "baseline", "metric", "difference", "low", "high", "verdict", "seeds", "n"]
+
+
+Seeds = dict[int | None, Result]  # the results of one row of the summary
+
+
+class Tables(NamedTuple):
+    """The tables of some cells; all intervals are of 95 %.
+
+    ``transfer`` has a row for each cell and metric, with an interval over the examples; ``summary`` one for all seeds
+    of a cell, with their spread and an interval over seeds and examples; ``comparison`` the paired differences, in
+    the headline metric, of what is transferred (at α = 0 and strength 1) from the other methods. A model without a
+    seed has one row, no seed, no spread over seeds, and an interval over the examples.
+    """
+
+    transfer: pd.DataFrame
+    summary: pd.DataFrame
+    comparison: pd.DataFrame
+
+
+def tables(cells: Sequence[Cell], measured: Callable[[Cell], Result]) -> Tables:
+    """The tables of ``cells``, each with a source and a target, of what ``measured`` knows of each.
+
+    Raises:
+        InputError: if there are no cells, or as ``measured`` raises it for a cell without a result.
+    """
+    if not cells:
+        raise InputError("there is nothing to make tables of: the configuration compares no models here.")
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    places: dict[tuple[Any, ...], dict[Cell, Seeds]] = {}  # what is compared with each other
+    for cell in dict.fromkeys(cell.clean() for cell in cells):
+        variant = cell.model_copy(update={"seed": None})
+        of = places.setdefault((cell.dataset, cell.shots, cell.source, cell.target), {})
+        of.setdefault(variant, {})[cell.seed] = measured(cell)
+    for variants in places.values():
+        for variant, seeds in variants.items():
+            for row, table in _rows(variant, seeds):
+                rows[table].append(row)
+        rows["comparison"] += _compare(variants)
+    return Tables(
+        pd.DataFrame(rows["transfer"], columns=TRANSFER).astype({"seed": "Int64"}),
+        pd.DataFrame(rows["summary"], columns=SUMMARY),
+        pd.DataFrame(rows["comparison"], columns=COMPARISON),
+    )
+
+
+def _rows(variant: Cell, seeds: Seeds) -> Iterator[tuple[dict[str, Any], str]]:
+    """The rows of one line of the summary, each with the name of its table."""
+    first = next(iter(seeds.values()))
+    for metric in first.measures:
+        here = variant.model_dump() | {"metric": metric, "headline": metric == first.headline}
+        measures = {seed: result.measures[metric] for seed, result in seeds.items()}
+        n = {"n": len(first.measures[metric].values)}
+        for seed, measure in measures.items():
+            yield here | {"seed": seed} | vars(stats.over_examples(measure.values, measure.groups)) | n, "transfer"
+        x, groups = _stacked(list(measures.values()))
+        yield here | stats.over_seeds(x, groups) | {"seeds": len(seeds)} | n, "summary"
+
+
+def _stacked(measures: Sequence[Measure]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([measure.values for measure in measures]), measures[0].groups
+
+
+def _compare(variants: dict[Cell, Seeds]) -> Iterator[dict[str, Any]]:
+    """What is transferred minus each other method, example by example, over the common seeds."""
+    plain = {
+        (cell.method, cell.lora): (cell, seeds)
+        for cell, seeds in variants.items()
+        if not cell.alpha and cell.strength in (None, 1)
+    }
+    order = list(METHODS)
+    for (method, lora), (cell, seeds) in plain.items():
+        if not METHODS[method].transfers:
+            continue
+        for baseline, of in METHODS.items():
+            before = of.transfers and order.index(baseline) <= order.index(method)
+            _, other = plain.get((baseline, lora and of.seeded), (None, {}))
+            common = [seed for seed in seeds if seed in other or None in other]
+            if before or (of.has_alpha and not of.transfers) or not common:
+                continue
+            metric = next(iter(seeds.values())).headline
+            mine, groups = _stacked([seeds[s].measures[metric] for s in common])
+            theirs, _ = _stacked([other[s if s in other else None].measures[metric] for s in common])
+            e = stats.mean_over_seeds(mine - theirs, groups)
+            verdict = "better" if e.low > 0 else "worse" if e.high < 0 else "not told apart"
+            yield {key: getattr(cell, key) for key in PLACE} | {
+                "method": method, "baseline": baseline, "metric": metric, "difference": e.value, "low": e.low,
+                "high": e.high, "verdict": verdict, "seeds": len(common), "n": len(groups),
+            }  # fmt: skip
 
 
 def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
@@ -21,8 +120,8 @@ def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=dtype)
     except ValueError as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"the table {path} cannot be read ({told}); delete it and make it again.") from None
+        said = " ".join(str(error).split())
+        raise InputError(f"the table {path} cannot be read ({said}); delete it and make it again.") from None
 
 
 def write_table(path: Path, table: pd.DataFrame, digits: int = 10) -> None:
@@ -30,24 +129,20 @@ def write_table(path: Path, table: pd.DataFrame, digits: int = 10) -> None:
     write_text(path, table.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n"))
 
 
-def read_table(path: Path, select: dict[str, Any], columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table with ``columns`` and keep the rows that ``select`` names: a value, or a list under the plural.
-
-    Rows with no value in a selected column (a method without alpha, say) are kept.
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a table that must have ``columns``.
 
     Raises:
-        InputError: if the file is missing or no table, lacks a column or rows, or nothing is left.
+        InputError: if the file is missing or no table, or lacks a column or rows.
     """
-    table = read_csv(path, {"shots": str, "dataset": str, "source": str, "target": str})
+    table = read_csv(path, dict.fromkeys(("shots", "dataset", "source", "target"), str))
     if missing := [column for column in columns if column not in table.columns]:
-        raise InputError(f"the table {path} has no column '{missing[0]}'; give the table that this figure shows.")
+        raise InputError(f"the table {path} has no column '{missing[0]}'; delete it and make it again.")
     if table.empty:
         raise InputError(f"the table {path} is empty, a header without rows; make it again.")
-    for key, wanted in select.items():
-        column = key.removesuffix("s") if isinstance(wanted, list) else key
-        known(column, table.columns, "column to select")
-        values = wanted if isinstance(wanted, list) else [wanted]
-        table = table[table[column].isin(values) | table[column].isna()]
-    if table.empty:
-        raise InputError(f"{path} has no row with {select}; correct the selection.")
     return table
+
+
+def collected(paths: Sequence[Path]) -> pd.DataFrame:
+    """Tables with the same columns under each other, their cells as they are written."""
+    return pd.concat([read_csv(path, str) for path in paths])

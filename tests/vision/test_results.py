@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_scores import scores
+from helpers.scores import scores
 
+from prt.cell import Cell
 from prt.errors import InputError
+from prt.methods import METHODS
 from prt.scores import Scores
-from prt.transfer import transfer
+from prt.tables import tables
+from prt.vision.results import Scored
 
 N, CLASSES = 40, ["a", "b", "c", "d"]
 
@@ -49,6 +52,28 @@ def files(tmp_path: Path) -> list[Path]:
     return written
 
 
+METHODS_HERE = ("pretrained", "prt", "eft", "poe", "ft", "source_ft", "reward")
+
+
+def transfer(
+    files: list[Path], pairs: list[tuple[str, str]], strengths: list[float]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """All tables of these pairs, with every method, α and strength."""
+    scored = Scored(files)
+    cells = [
+        Cell(
+            dataset="digits", shots="16", source=source, target=target, method=method, alpha=alpha,
+            strength=strength, seed=seed,
+        )
+        for source, target in pairs
+        for method in METHODS_HERE
+        for alpha in ([0.0, 0.1] if METHODS[method].has_alpha else [None])
+        for strength in ([1.0, *strengths] if method in ("eft", "prt") and not alpha else [1.0])
+        for seed in (0, 1)
+    ]  # fmt: skip
+    return *tables(cells, scored.result), scored.theory(cells)
+
+
 def values(folder: Path, name: str) -> np.ndarray:
     return Scores.load(folder / f"{name}.safetensors").values.double().numpy()
 
@@ -69,7 +94,8 @@ def test_every_cell(files: list[Path], tmp_path: Path) -> None:
         ("prt", 1.0): pt_new + r,
         ("reward", None): r,
     }
-    here = table[(table.target == "new") & (table.seed == 1) & ~(table.alpha > 0)]
+    here = table[(table.target == "new") & (table.seed.eq(1) | table.seed.isna()) & ~(table.alpha > 0)]
+    here = here.astype({"seed": float})
     for (method, strength), matrix in expected.items():
         hit = matrix.argmax(1) == truth
         rows = here[here.method == method]
@@ -78,7 +104,12 @@ def test_every_cell(files: list[Path], tmp_path: Path) -> None:
         recall = rows[rows.metric == "mean_per_class_recall"].value
         assert top1.tolist() == pytest.approx([hit.mean()])
         assert recall.tolist() == pytest.approx([np.mean([hit[truth == c].mean() for c in range(4)])])
-    assert set(table.method) == {"pretrained", "eft", "prt", "ft", "source_ft", "poe", "reward"}
+    assert set(table.method) == set(METHODS_HERE)
+    assert table.headline.eq(table.metric.eq("top1")).all()
+    assert not table.lora.any()
+    alone = table[table.method == "pretrained"]
+    assert alone.seed.isna().all()
+    assert len(alone) == 2 * 2  # a row for each target and metric
     assert (table.low <= table.value).all() and (table.value <= table.high).all()
     assert not table.duplicated(["source", "target", "method", "alpha", "strength", "seed", "metric"]).any()
     means = table.groupby(["target", "method", "alpha", "strength", "metric"], dropna=False).value.mean()
@@ -107,9 +138,47 @@ def test_on_the_source_itself_eft_is_the_fine_tuned_model(files: list[Path]) -> 
 
 
 def test_missing_scores_are_named(files: list[Path]) -> None:
-    with pytest.raises(InputError, match="no scores of newer"):
+    with pytest.raises(InputError, match="no scores of newer on digits"):
         transfer(files, [("old", "newer")], [1.0])
     with pytest.raises(InputError, match="no score files"):
         transfer([], [("old", "new")], [1.0])
-    with pytest.raises(InputError, match="all score files are of pretrained models"):
-        transfer([f for f in files if "pretrained" in f.name], [("old", "new")], [1.0])
+    with pytest.raises(InputError, match=r"no scores of old on digits \(prt, alpha 0.0, shots 16, seed 0\)"):
+        transfer([f for f in files if "prt" not in f.name], [("old", "new")], [1.0])
+    with pytest.raises(InputError, match="holds scores of a run that another file holds, too"):
+        Scored([*files, files[0]])
+
+
+def test_a_reward_on_other_images(files: list[Path], tmp_path: Path) -> None:
+    """Table 5's rows: the target alone, with the reward of clean images, and with the one tuned further."""
+    generator = torch.Generator().manual_seed(3)
+    like = Scores.load(files[0])
+    facts = {"dataset": "digits-noise", "fingerprint": "n", "labels": like.labels, "classes": CLASSES}
+    made: dict[tuple[str, int | None], torch.Tensor] = {}
+    noisy = []
+    for method in ("pretrained", "prt", "adapted"):
+        for seed in [None] if method == "pretrained" else [0, 1]:
+            x = torch.randn(N, 4, generator=generator)
+            alone = {
+                "seed": seed,
+                "alpha": None if seed is None else 0.0,
+                "kind": "reward" if seed is not None else "log_probs",
+            }
+            noisy.append(tmp_path / f"noise.{method}.{seed}.safetensors")
+            scores(backbone="old", method=method, values=x, **facts, **alone).save(noisy[-1])
+            made[method, seed] = x.double()
+    place = {"dataset": "digits-noise", "shots": "16", "source": "old", "target": "old", "alpha": 0.0, "strength": 1.0}
+    cells = [Cell(method=m, seed=seed, **place) for m in ("pretrained", "prt", "adapted") for seed in (0, 1)]
+    table, summary, comparison = tables(cells, Scored(noisy).result)
+    for method in ("prt", "adapted"):
+        expected = [
+            (made["pretrained", None].add(made[method, seed]).argmax(1) == like.labels).double().mean().item()
+            for seed in (0, 1)
+        ]
+        rows = table[(table.method == method) & table.headline]
+        assert rows.value.tolist() == pytest.approx(expected)
+        assert summary[(summary.method == method) & summary.headline].value.item() == pytest.approx(np.mean(expected))
+    assert set(zip(comparison.method, comparison.baseline, strict=True)) == {
+        ("prt", "pretrained"), ("prt", "adapted"), ("adapted", "pretrained")
+    }  # fmt: skip
+    with pytest.raises(InputError, match="scored on different examples"):
+        Scored([*noisy, files[1]])

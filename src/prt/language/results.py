@@ -1,0 +1,119 @@
+"""Results of evaluated language models: ``result.json`` of each cell, one value per example, and no model loaded."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from pydantic import ValidationError
+
+from prt.atomic import read_json
+from prt.cell import Cell
+from prt.errors import InputError, first_line
+from prt.methods import method
+from prt.results import Measure, Result
+
+OWN = ("batch", "context", "dtype", "template")  # of a protocol: how a model was run, which may differ between models
+_FIELDS = {
+    "benchmark": {"type": "string"},
+    "cell": {"type": "object"},
+    "headline": {"type": "string"},
+    "metrics": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "number"}},
+    "examples": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
+    "documents": {"type": "string"},
+    "protocol": {"type": "object"},
+}
+SCHEMA = {"type": "object", "required": list(_FIELDS), "properties": _FIELDS}
+
+
+class Evaluated:
+    """The evaluated cells of some benchmarks: those of one benchmark on the same examples, under one protocol.
+
+    Args:
+        files: ``result.json`` of evaluated cells, which are told apart by what they say of themselves.
+
+    Raises:
+        InputError: if there are none, one is missing or corrupt, two hold the same cell, or two of one benchmark were
+            measured on different examples or under different protocols (but for ``OWN``).
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._results: dict[Cell, Result] = {}
+        first: dict[str, tuple[Path, dict[str, Any]]] = {}
+        for path in files:
+            content = read_json(path, "result")
+            cell, result = _checked(path, content)
+            other, like = first.setdefault(cell.dataset, (path, content))
+            _same(cell.dataset, other, like, path, content)
+            if cell in self._results:
+                raise InputError(
+                    f"{path} holds {cell.dataset} of {cell}, which another file holds, too; give each result once."
+                )
+            self._results[cell] = result
+        if not self._results:
+            raise InputError("no results were given; evaluate the models first.")
+
+    def result(self, cell: Cell) -> Result:
+        """What was measured of a cell.
+
+        Raises:
+            InputError: if it was not.
+        """
+        key = cell.measured()
+        if key not in self._results:
+            raise InputError(f"{cell.dataset} has no result of {key}; evaluate it and run again.")
+        return self._results[key]
+
+
+def _checked(path: Path, content: dict[str, Any]) -> tuple[Cell, Result]:
+    """The measured cell, without what has no meaning for its method, and its values."""
+
+    def refuse(why: str) -> InputError:
+        return InputError(f"the result {path} is corrupt ({why}); delete it and make it again.")
+
+    error = best_match(Draft202012Validator(SCHEMA).iter_errors(content))
+    if error is not None:
+        raise refuse(f"{'.'.join(map(str, error.absolute_path)) or 'top level'}: {error.message[:200]}")
+    if content["headline"] not in content["metrics"]:
+        raise refuse(f"no metric '{content['headline']}', which is its headline")
+    measures = {}
+    for metric, value in content["metrics"].items():
+        try:
+            x = np.array(content["examples"].get(metric, []), dtype=np.float64)
+        except (TypeError, ValueError):
+            raise refuse(f"{metric}: an example's value is no number") from None
+        if x.ndim != 1 or not len(x) or not abs(x.mean() - value) < 1e-6:  # NaN is refused, too
+            raise refuse(f"{metric} is not the mean of its examples")
+        measures[metric] = Measure.plain(x)
+    if len({len(measure.values) for measure in measures.values()}) > 1:
+        raise refuse("its metrics have different numbers of examples")
+    try:
+        cell = Cell(**({"dataset": content["benchmark"]} | content["cell"]))
+    except ValidationError as wrong:
+        raise refuse(f"cell: {first_line(wrong)}") from None
+    if method(cell.method).transfers and cell.source is None:
+        raise refuse(f"'{cell.method}' without a source")
+    return cell.measured(), Result(content["headline"], measures)
+
+
+def _same(name: str, first: Path, like: dict[str, Any], path: Path, content: dict[str, Any]) -> None:
+    """Refuse two results of one benchmark that cannot be compared."""
+    protocols = [{k: v for k, v in r["protocol"].items() if k not in OWN} for r in (like, content)]
+    differ = [key for key in {**protocols[0], **protocols[1]} if protocols[0].get(key) != protocols[1].get(key)]
+    if differ:
+        values = " and ".join(repr(p.get(differ[0])) for p in protocols)
+        how = f"under different protocols ({differ[0]}: {values})"
+    elif like["documents"] != content["documents"] or _count(like) != _count(content):
+        how = "on different examples"
+    elif like["headline"] != content["headline"] or set(like["metrics"]) != set(content["metrics"]):
+        how = "in different metrics"
+    else:
+        return
+    raise InputError(f"{first} and {path} measured {name} {how}; evaluate both again in the same way.")
+
+
+def _count(content: dict[str, Any]) -> int:
+    """The number of examples."""
+    return len(content["examples"][content["headline"]])

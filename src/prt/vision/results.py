@@ -1,0 +1,98 @@
+"""Every cell of every vision table, from cached scores: a sum of a few matrices and an argmax."""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from prt import combine, stats, theory
+from prt.cell import Cell
+from prt.errors import InputError
+from prt.methods import REWARDS, Network, method
+from prt.results import Measure, Result
+from prt.scores import Scores, check_same_examples
+
+THEORY = ["dataset", "shots", "source", "target", "alpha", "seed", "epsilon", "C", "bound", "kl"]
+
+
+class Scored:
+    """The score files of one data set and split, found by what they say of themselves.
+
+    Raises:
+        InputError: if there are none, one is missing or damaged, two are of the same run, or of different examples.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._scores: dict[tuple[Any, ...], Scores] = {}
+        for path in files:
+            s = Scores.load(path)
+            key = (s.backbone, s.method, s.alpha, s.shots if s.seed is not None else None, s.seed)
+            if key in self._scores:
+                raise InputError(f"{path} holds scores of a run that another file holds, too; give each run once.")
+            self._scores[key] = s
+        if not self._scores:
+            raise InputError("no score files were given; score the backbones first.")
+        self._any = next(iter(self._scores.values()))
+        for s in self._scores.values():
+            check_same_examples(self._any, s)
+        self._labels = self._any.labels.numpy()
+        self._strata = {metric: stats.strata(self._labels, metric) for metric in stats.METRICS}
+        self._result = cache(self._computed)
+
+    def network(self, cell: Cell, network: Network) -> Tensor:
+        """Log-probabilities or rewards (N, L) of a network of a cell, in float64: sums do not depend on their order.
+
+        Raises:
+            InputError: if there are none.
+        """
+        backbone = cell.target if network.owner == "target" else cell.source
+        tuned = network.model != "pretrained"
+        alpha = cell.alpha if network.model in REWARDS else None
+        key = (backbone, network.model, alpha, cell.shots if tuned else None, cell.seed if tuned else None)
+        if cell.dataset != self._any.dataset or key not in self._scores:
+            told = f"{network.model}, alpha {alpha}, shots {cell.shots}, seed {cell.seed}" if tuned else network.model
+            raise InputError(f"no scores of {backbone} on {cell.dataset} ({told}); make them first.")
+        return self._scores[key].values.double()
+
+    def predicted(self, cell: Cell) -> Tensor:
+        """Log-probabilities (N, L) of a cell, up to a constant for each example."""
+        of = method(cell.method)
+        base = self.network(cell, of.base)
+        if not of.added:
+            return base
+        strength = 1.0 if cell.strength is None else cell.strength
+        added = [self.network(cell, network) for _, network in of.added]
+        return combine.prt(base, added, [strength * sign for sign, _ in of.added])
+
+    def result(self, cell: Cell) -> Result:
+        """Accuracy of a cell, top-1 and mean per-class recall: right or wrong for each example.
+
+        Raises:
+            InputError: if scores are missing.
+        """
+        return self._result(cell.clean())
+
+    def _computed(self, cell: Cell) -> Result:
+        hit = (self.predicted(cell).argmax(-1).numpy() == self._labels).astype(float)
+        return Result(stats.METRICS[0], {metric: Measure(hit, groups) for metric, groups in self._strata.items()})
+
+    def theory(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """Proposition 3.2's quantities of every reward on every target, in nats, as means over the examples."""
+        rows = []
+        for cell in dict.fromkeys(c.model_copy(update={"strength": 1.0}) for c in cells if c.method == "prt"):
+            alone = cell.model_copy(update={"target": cell.source})
+            source, target = (self.network(c, method("pretrained").base) for c in (alone, cell))
+            r = self.network(cell, method("reward").base)
+            rows.append(
+                {key: getattr(cell, key) for key in THEORY[:6]}
+                | {
+                    "epsilon": theory.epsilon(source, target).mean().item(),
+                    "C": theory.concentration(source, r).mean().item(),
+                    "bound": theory.transfer_bound(source, target, r).mean().item(),
+                    "kl": theory.kl(combine.prt(source, r), combine.prt(target, r)).mean().item(),
+                }
+            )
+        return pd.DataFrame(rows, columns=THEORY)
