@@ -1,0 +1,38 @@
+"""The command line. ``prt run RULE JOB`` is a job of the pipeline; heavy imports wait inside the commands."""
+
+import gc
+import sys
+
+import typer
+
+from prt.cli import fetch, language, show, tables, use, vision
+from prt.errors import InputError
+
+app = typer.Typer(
+    help="Portable Reward Tuning: train a reward once, use it on any model with the same labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain complaints: a frame would break their lines in a log
+    pretty_exceptions_enable=False,
+)
+run = typer.Typer(
+    help="Run one job of a pipeline: `prt run RULE JOB --config results/EXPERIMENT/config.yaml`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(run, name="run")
+for module in (fetch, vision, language, tables):
+    for command in module.RULES:
+        run.command(command.__name__)(command)
+for command in (show.plan, use.predict, use.generate):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one sentence and exit code 1."""
+    gc.disable()  # until all is imported: looking for garbage among what stays takes a third of the start-up
+    try:
+        app()
+    except InputError as error:
+        print(f"prt: error: {error}", file=sys.stderr)
+        sys.exit(1)

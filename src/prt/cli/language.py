@@ -1,0 +1,149 @@
+"""The rules of the language half."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prt.cli.options import ConfigFile, Device, JobName, allow_network, begin, device_of, dtype_of, plan_of
+
+if TYPE_CHECKING:
+    from prt.plan import Plan
+    from prt.plan.jobs import Job
+    from prt.plan.language import LanguagePlan
+
+
+def _asked(config: Path, rule: str, job: str) -> "tuple[LanguagePlan, Job]":
+    plan: Plan = plan_of(config)
+    of = plan.jobs.get(rule, job)
+    assert plan.language is not None  # it has this job
+    return plan.language, of
+
+
+def write_text(job: JobName, config: ConfigFile) -> None:
+    """Write the miniature family's chats and benchmarks."""
+    _, of = _asked(config, "write_text", job)
+    from prt.miniature.tasks import write_chats, write_instructions, write_problems
+
+    begin()
+    chats, problems, instructions = map(Path, of.makes)
+    write_chats(chats)
+    write_problems(problems.parent)
+    write_instructions(instructions.parent)
+
+
+def pretrain_language(job: JobName, config: ConfigFile) -> None:
+    """Pretrain a miniature language model on generated text."""
+    plan, of = _asked(config, "pretrain_language", job)
+    from prt.miniature.pretrain_text import pretrain
+    from prt.recipe import Recipe
+
+    begin()
+    model = plan.config.models[job]
+    checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
+    pretrain(
+        str(model.size), str(model.corpus), Recipe(**(model.recipe or {})), 0, Path(of.makes[0]).parent, checkpoint
+    )
+
+
+def prepare_chats(job: JobName, config: ConfigFile) -> None:
+    """Check the chats, and split them into training and validation."""
+    allow_network(False)
+    plan, of = _asked(config, "prepare_chats", job)
+    from prt.language.chats import prepare
+
+    begin()
+    out, validation = Path(of.makes[0]).parent, plan.config.data.validation
+    prepare(plan.chats, out, downloads=Path(plan.config.downloads), validation=validation)
+
+
+def tune_language(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Fine-tune a language model and tune its rewards; on several GPUs under torchrun."""
+    plan, _ = _asked(config, "tune_language", job)
+    from prt.language.chats import read_manifest
+    from prt.language.tune import Tuning, tune
+
+    begin()
+    on = device_of(device)
+    runs = [run for run in plan.runs() if f"{plan.path(run)}/".startswith(f"{job}/")]
+    tune(
+        plan.model(runs[0].model),
+        [
+            Tuning(
+                run,
+                plan.recipe(run),
+                plan.lora(run),
+                out=Path(plan.folder(run)),
+                checkpoints=Path(plan.top, "checkpoints", plan.path(run)),
+            )
+            for run in runs
+        ],
+        data=read_manifest(Path(plan.top, "data")),
+        device=on,
+        template=plan.config.data.template,
+    )
+
+
+def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Measure a target on benchmarks: alone, with a reward on it, with EFT, …"""
+    allow_network(False)
+    plan, _ = _asked(config, "evaluate", job)
+    from prt.language.evaluate import check, evaluate
+    from prt.language.parts import Models
+
+    begin()
+    unsafe = plan.config.unsafe_code
+    cells = [cell for cell in plan.cells() if f"{plan.cell_path(cell)}/".startswith(f"{job}/")]
+    for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
+        check(benchmark, plan.benchmark_settings(benchmark), unsafe)
+    models = Models(plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template)
+    for cell in cells:
+        out, settings = Path(plan.top, "evaluated", plan.cell_path(cell)), plan.benchmark_settings(cell.dataset)
+        evaluate(models.of(cell), cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe)
+
+
+def next_tokens(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Find the next tokens with and without a reward, in the answer to a benchmark's question (Figures 5, 8 and 9)."""
+    allow_network(False)
+    plan, of = _asked(config, "next_tokens", job)
+    from prt.atomic import write_json
+    from prt.language.decode import load_reward, next_tokens
+    from prt.language.evaluate import question
+
+    begin()
+    item = plan.config.next_tokens[job]  # type: ignore[index]
+    settings = plan.benchmark_settings(item.benchmark)
+    prompt, stop = question(item.benchmark, settings, item.example)
+    reward = load_reward(
+        plan.folder(plan.reward(item.source)), device_of(device), dtype_of(plan.precision), plan.model(item.source)
+    )
+    rewarded = reward.on(plan.model(item.target), name=item.target)
+    chat = bool(settings.get("chat_template"))
+    write_json(Path(of.makes[0]), next_tokens(rewarded, prompt, max_new_tokens=256, stop=stop, chat=chat))
+
+
+def measure_decoding(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Time of a decoded token with the target alone, EFT, PRT and speculative PRT (Table 3)."""
+    allow_network(False)
+    plan, of = _asked(config, "measure_decoding", job)
+    from prt.language.decoding_speed import Pair, decoding
+    from prt.tables import write_table
+
+    begin()
+    item = plan.config.table3
+    assert item is not None  # the job is its
+    pairs = [
+        Pair(source, plan.model(source), target, plan.model(target), plan.folder(plan.reward(source)))
+        for source, target in item.pairs
+    ]
+    on, lengths = device_of(device), (item.prompt_tokens, item.new_tokens, item.repeats)
+    write_table(Path(of.makes[0]), decoding(pairs, *lengths, plan.precision, on, compiled=item.compile), digits=6)
+
+
+RULES = (
+    write_text,
+    pretrain_language,
+    prepare_chats,
+    tune_language,
+    evaluate,
+    next_tokens,
+    measure_decoding,
+)

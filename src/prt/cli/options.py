@@ -1,0 +1,87 @@
+"""What the commands share: options, and how they are read and checked."""
+
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prt.errors import InputError, known
+
+if TYPE_CHECKING:
+    import torch
+
+    from prt.plan import Plan
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration, such as results/demo/config.yaml.")]
+JobName = Annotated[str, typer.Argument(help="The job's name: `prt plan` lists them.", metavar="JOB")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
+
+
+def plan_of(config: Path) -> "Plan":
+    """The plan of a configuration file.
+
+    Raises:
+        InputError: if it is missing or wrong.
+    """
+    from prt.plan import Plan
+
+    return Plan.read([config])
+
+
+def device_of(name: str) -> "torch.device":
+    """The device of that name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        InputError: if there is none such here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device is '{name}', but must be cpu, cuda, cuda:NUMBER or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"this machine has no GPU that torch can use as --device {name}; run on one that has, or write cpu "
+            "(in the pipeline: --set-resources RULE:gpu=0 RULE:device=cpu)."
+        )
+    return device
+
+
+def dtype_of(precision: str) -> "torch.dtype":
+    """The number format of a precision.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    from prt.language.models import DTYPES
+
+    known(precision, DTYPES, "precision")
+    return DTYPES[precision]
+
+
+def allow_network(allowed: bool) -> None:
+    """Allow or forbid the hubs' libraries to use the network, whatever the environment says.
+
+    They read these variables once, when they are imported.
+    """
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ[name] = "0" if allowed else "1"
+
+
+def begin() -> None:
+    """Called once all is imported: keep to the threads that the scheduler granted, and collect garbage again.
+
+    Snakemake sets OMP_NUM_THREADS. The collector is off until here (see ``prt.cli.main``); what was imported stays.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    gc.freeze()
+    gc.enable()

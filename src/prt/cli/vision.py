@@ -1,0 +1,137 @@
+"""The rules of the vision half."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prt.cli.options import ConfigFile, Device, JobName, allow_network, begin, device_of, plan_of
+
+if TYPE_CHECKING:
+    from prt.plan import Plan
+    from prt.plan.jobs import Job
+    from prt.plan.vision import VisionPlan
+
+
+def _asked(config: Path, rule: str, job: str) -> "tuple[VisionPlan, Job]":
+    plan: Plan = plan_of(config)
+    of = plan.jobs.get(rule, job)
+    assert plan.vision is not None  # it has this job
+    return plan.vision, of
+
+
+def pretrain(job: JobName, config: ConfigFile) -> None:
+    """Pretrain a miniature CLIP on glyphs."""
+    plan, of = _asked(config, "pretrain", job)
+    from prt.miniature.pretrain import pretrain
+    from prt.recipe import Recipe
+
+    begin()
+    backbone = plan.config.backbones[job]
+    checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
+    recipe = Recipe(**(backbone.recipe or {}))
+    pretrain(str(backbone.architecture), str(backbone.corpus), recipe, 0, Path(of.makes[0]).parent, checkpoint)
+
+
+def prepare(job: JobName, config: ConfigFile) -> None:
+    """Make a data set, of what was fetched: three splits and a manifest."""
+    allow_network(False)
+    plan, of = _asked(config, "prepare", job)
+    from prt.vision.prepare import prepare
+
+    begin()
+    given = plan.config.datasets.get(job)
+    options = given.model_dump(include={"classes", "templates", "validation", "test"}) if given else {}
+    prepare(plan.source(job), Path(of.makes[0]).parent, root=Path(plan.config.downloads), **options)
+
+
+def zero_shot(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Make the zero-shot heads of a backbone, and score the pretrained network with them."""
+    plan, of = _asked(config, "zero_shot", job)
+    from prt.vision.prepared import read_manifest
+    from prt.vision.zero_shot import ZeroShot, zero_shot
+
+    begin()
+    dataset, _, alone = job.partition("/")
+    manifest, on = read_manifest(Path(plan.manifest(dataset)).parent), device_of(device)
+    noisy = dataset == plan.noisy  # then the heads are the clean data set's
+    for backbone in [alone] if alone else plan.backbones(dataset):
+        head = Path(plan.zero_shot_folder(backbone, str(plan.clean) if noisy else dataset), "head.safetensors")
+        out = Path(plan.zero_shot_folder(backbone, dataset))
+        task = ZeroShot(dataset, manifest, head, out, make_head=not noisy)
+        zero_shot(plan.spec(backbone), backbone, [task], device=on, workers=of.cores - 1, precision=of.about)
+
+
+def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Fine-tune a backbone and tune its rewards, and score the results."""
+    plan, of = _asked(config, "tune", job)
+    from prt.vision.prepared import read_manifest
+    from prt.vision.tune import Tuning, tune
+
+    begin()
+    on = device_of(device)
+    runs = [run for run in plan.runs(job.partition("/")[0]) if f"{plan.path(run)}/".startswith(f"{job}/")]
+    clean = str(plan.clean) if runs[0].method == "adapted" else runs[0].dataset
+    tune(
+        plan.spec(runs[0].model),
+        [
+            Tuning(
+                run,
+                plan.recipe(run),
+                out=Path(plan.folder(run)),
+                checkpoint=Path(plan.top, "checkpoints", f"{plan.path(run)}.safetensors"),
+                every=plan.every(run),
+                initial=Path(begun) if (begun := plan.initial(run)) else None,
+            )
+            for run in runs
+        ],
+        data=read_manifest(Path(plan.manifest(runs[0].dataset)).parent),
+        head=Path(plan.zero_shot_folder(runs[0].model, clean), "head.safetensors"),
+        device=on,
+        workers=of.cores - 1,
+    )
+
+
+def score_rewards(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Score rewards on a data set that they were not tuned on; it has the same labels."""
+    plan, of = _asked(config, "score_rewards", job)
+    from prt.vision.predict import score_rewards
+    from prt.vision.prepared import read_manifest
+
+    begin()
+    on = str(plan.noisy)
+    runs = {plan.carried_folder(run): plan.folder(run) for run in plan.carried()}
+    chosen = {Path(out): Path(run) for out, run in runs.items() if f"{out}/".startswith(f"{of.makes[0]}/")}
+    manifest = read_manifest(Path(plan.manifest(on)).parent)
+    rewards, outs, workers = list(chosen.values()), list(chosen), of.cores - 1
+    score_rewards(rewards, on, manifest, outs, device=device_of(device), workers=workers)
+
+
+def measure_training(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Time and memory of an iteration of fine-tuning and reward tuning (Table 1); the weights are random."""
+    plan, of = _asked(config, "measure_training", job)
+    from prt.recipe import Recipe
+    from prt.tables import write_table
+    from prt.vision.speed import training
+
+    begin()
+    costs = plan.costs
+    networks = {name: plan.network(name) for name in costs.training}
+    precision = Recipe(**plan.config.recipe).precision
+    table = training(networks, costs.batch, device_of(device), precision, costs.repeats)
+    write_table(Path(of.makes[0]), table, digits=6)
+
+
+def measure_inference(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Time and memory of a batch through a target alone, EFT and PRT (Table 2); the weights are random."""
+    plan, of = _asked(config, "measure_inference", job)
+    from prt.tables import write_table
+    from prt.vision.speed import inference
+
+    begin()
+    costs = plan.costs
+    pairs = [(source, target) for source, target in costs.inference]
+    networks = {name: plan.network(name) for pair in pairs for name in pair}
+    table = inference(networks, pairs, costs.batch, device_of(device), costs.repeats, costs.compile)
+    write_table(Path(of.makes[0]), table, digits=6)
+
+
+RULES = (pretrain, prepare, zero_shot, tune, score_rewards, measure_training, measure_inference)
