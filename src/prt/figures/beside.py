@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from prt.figures.sheet import sheet
-from prt.figures.style import COLOUR, INK, legend, save, sober
+from prt.figures.style import INK, legend, plain_style, save, short
+from prt.methods import METHODS
 
 TITLE = {
     "table1": "Table 1: a training step",
@@ -25,17 +26,10 @@ QUANTITY = {
     "epsilon": "ε",
     "C": "C",
 }
-METHOD = {
-    "ft": "FT",
-    "eft": "EFT",
-    "prt": "PRT",
-    "untuned": "reward of clean images",
-    "tuned": "tuned further on noise",
-}
 
 
 def draw(rows: pd.DataFrame, stem: Path) -> None:
-    """Draw the picture to ``stem``.pdf, .png and .csv, and the table to ``stem``_table.pdf and .png."""
+    """Draw the picture to ``stem``.pdf, .png and .csv, and the table to ``stem``_table.pdf, .png and .csv."""
     save(figure(rows), rows, stem)
     save(table(rows), rows, stem.with_name(f"{stem.name}_table"))
 
@@ -54,7 +48,7 @@ def _ours(row: pd.Series) -> str:
     return names + (f", {row['precision']}" if isinstance(row["precision"], str) else "")
 
 
-@sober
+@plain_style
 def figure(rows: pd.DataFrame) -> Figure:
     """A row of panels per table, one for each quantity: hollow circles are the paper's numbers, full ones ours."""
     items = dict(list(rows.groupby("item")))
@@ -74,23 +68,26 @@ def figure(rows: pd.DataFrame) -> Figure:
             unit = of["unit"].iloc[0]
             axis.hlines(y, of[["paper", "ours"]].min(axis=1), of[["paper", "ours"]].max(axis=1), INK, linewidth=0.4)
             axis.plot(of["paper"], y, "o", color=INK, markerfacecolor="none", markersize=3.6)
-            axis.plot(of["ours"], y, "o", color=COLOUR["prt"], markersize=3.6)
+            axis.plot(of["ours"], y, "o", color=METHODS["prt"].colour, markersize=3.6)
             axis.set_yticks(range(len(lines[item])), lines[item])
             axis.set_ylim(len(lines[item]) - 0.5, -0.5)
             axis.grid(axis="x")
             axis.set_xlabel(QUANTITY[quantity] + (f" ({unit})" if isinstance(unit, str) else ""))
             if quantity == "epsilon":
                 axis.set_xscale("symlog", linthresh=1e-3)
+                axis.xaxis.set_major_formatter(
+                    "{x:g}"
+                )  # the scale's own writes mathematics, which the style prints raw
             highest = np.nanmax(of[["paper", "ours"]].to_numpy())
             axis.set_xlim(-0.02 * highest if quantity != "epsilon" else -1e-4, 100 if unit == "%" else 1.3 * highest)
     paper = Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="none", label="the paper")
-    legend(drawn, [paper, Line2D([], [], color=COLOUR["prt"], marker="o", linestyle="none", label="ours")])
+    legend(drawn, [paper, Line2D([], [], color=METHODS["prt"].colour, marker="o", linestyle="none", label="ours")])
     return drawn
 
 
 def _line(row: pd.Series, here: pd.DataFrame) -> str:
     """The name of a line among those of its table."""
-    return _place(row) + (f", {METHOD[row['method']]}" if here["method"].nunique() > 1 else "")
+    return _place(row) + (f", {short(row['method'])}" if here["method"].nunique() > 1 else "")
 
 
 def table(rows: pd.DataFrame) -> Figure:
@@ -98,9 +95,9 @@ def table(rows: pd.DataFrame) -> Figure:
     lines = []
     for _, r in rows.iterrows():
         unit = f" ({r['unit']})" if isinstance(r["unit"], str) else ""
-        names = [r["item"].replace("table", "Table "), _place(r), QUANTITY[r["quantity"]] + unit, METHOD[r["method"]]]
-        paper = _short(r["paper"]) + (f" ± {_short(r['paper_std'])}" if pd.notna(r["paper_std"]) else "")
-        lines.append((names, [paper, _short(r["ours"]), _ours(r)]))
+        names = [r["item"].replace("table", "Table "), _place(r), QUANTITY[r["quantity"]] + unit, short(r["method"])]
+        paper = _number(r["paper"]) + (f" ± {_number(r['paper_std'])}" if pd.notna(r["paper_std"]) else "")
+        lines.append((names, [paper, _number(r["ours"]), _ours(r)]))
     devices = ", ".join(rows["device"].dropna().unique())
     columns = ["paper", "ours", "measured with"]
     return sheet(
@@ -108,7 +105,7 @@ def table(rows: pd.DataFrame) -> Figure:
     )
 
 
-def _short(number: float) -> str:
+def _number(number: float) -> str:
     if pd.isna(number):
         return "–"
     return f"{number:.4g}"

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from prt.errors import InputError
 from prt.figures.sheet import sheet
-from prt.figures.style import save
+from prt.figures.style import save, short
 
-METHODS = {"ft": "FT", "eft": "EFT", "prt": "PRT", "prt_cached": "PRT, log π cached"}
+METHODS = ("ft", "eft", "prt", "prt_cached")
 QUANTITIES = {
     "peak_memory": "memory",
     "time_per_batch": "time",
@@ -61,7 +61,7 @@ def figure(rows: pd.DataFrame) -> Figure:
     speed = {"datasheet": "its data sheet's peak", "matmul": "the speed of a large matrix product"}[one["peak_from"]]
     return sheet(
         [titles.get(name, name) for name in names],
-        [(METHODS[method], columns) for method in methods],
+        [(short(method), columns) for method in methods],
         lines,
         f"batch {one['batch']}; {one['device']}; torch {one['torch']}; bound: FLOPs at {speed}",
     )

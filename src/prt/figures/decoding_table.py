@@ -10,9 +10,9 @@ from prt.errors import InputError
 from prt.figures.costs_table import one_of_each
 from prt.figures.printed import beside
 from prt.figures.sheet import sheet
-from prt.figures.style import NAME, save
+from prt.figures.style import save, short
 
-METHODS = {"pretrained": "Pretrained", "eft": NAME["eft"], "prt": NAME["prt"], "prt_speculative": "PRT, speculative"}
+METHODS = ("pretrained", "eft", "prt", "prt_speculative")
 QUANTITIES = {
     "time_per_token": "ms/token",
     "tokens_per_second": "tokens/s",
@@ -27,6 +27,7 @@ PLACE = ["source", "target", "method", "variant"]
 def draw(
     costs: pd.DataFrame,
     stem: Path,
+    *,
     published: pd.DataFrame | None = None,
     names: Mapping[str, str] | None = None,
 ) -> None:
@@ -77,7 +78,7 @@ def figure(rows: pd.DataFrame) -> Figure:
                 if printed:
                     ms, std = cells["paper"].max(), cells["paper_std"].max()
                     texts += ["–", "–"] if pd.isna(ms) else [f"{ms:.1f} ± {std:.1f}", f"×{alone / ms:.2f}"]
-                names = [source, target, METHODS.get(method, method), "–" if pd.isna(variant) else variant]
+                names = [source, target, short(method), "–" if pd.isna(variant) else variant]
                 lines.append((names, texts))
     one = rows.iloc[0]
     foot = (
@@ -90,7 +91,7 @@ def figure(rows: pd.DataFrame) -> Figure:
 
 
 def _cell(cells: pd.DataFrame, quantity: str) -> str:
-    """A number as a reader of Table 3 wants it, a time's with its standard deviation; – where nothing was measured."""
+    """A number as Table 3 shows it, a time's with its standard deviation; – where nothing was measured."""
     if quantity not in cells.index:
         return "–"
     value, std = cells.loc[quantity, "value"], cells.loc[quantity, "std"]

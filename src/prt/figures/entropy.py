@@ -11,25 +11,46 @@ from matplotlib.typing import LineStyleType
 
 from prt.errors import InputError
 from prt.figures.style import (
-    COLOUR,
     INK,
-    NAME,
     alpha_colour,
     alpha_name,
-    cell,
     conditions,
     grid,
     group_labels,
-    headline,
     interval,
     legend,
-    measure,
     places,
+    plain_style,
     save,
-    sober,
+    within,
 )
+from prt.methods import METHODS
+from prt.select import headline
+from prt.tables import read_csv
 
 LINE: dict[str, LineStyleType] = {"prt": "-", "reward": ":"}
+PANEL = ["source", "dataset", "shots"]
+
+
+def read_curves(runs: list[Path]) -> pd.DataFrame:
+    """The curves of tuned rewards: dataset, shots, source, alpha, seed, iteration, method, metric, value.
+
+    Args:
+        runs: folders of rewards, each with its manifest and ``curve.csv``.
+
+    Raises:
+        InputError: if a file is missing or cannot be read.
+    """
+    from prt.reward import read_manifest
+
+    tables = []
+    for run in runs:
+        manifest = read_manifest(run)
+        facts = {"dataset": manifest["dataset"]["name"], "source": manifest["backbone"]["name"], "metric": "top1"}
+        facts |= {key: manifest[key] for key in ("shots", "alpha", "seed")}
+        wide = read_csv(run / "curve.csv").assign(**facts)
+        tables.append(wide.melt([*facts, "iteration"], list(LINE), var_name="method"))
+    return pd.concat(tables, ignore_index=True)
 
 
 def draw_curves(curves: pd.DataFrame, stem: Path) -> None:
@@ -57,14 +78,14 @@ def select_curves(curves: pd.DataFrame) -> pd.DataFrame:
     return over_seeds.agg(value="mean", std="std", seeds="size").reset_index()
 
 
-@sober
+@plain_style
 def figure_curves(rows: pd.DataFrame) -> Figure:
     """The figure of the rows that :func:`select_curves` gave."""
     sources, columns = list(rows["source"].unique()), conditions(rows)
     drawn, axes = grid(sources, columns, 2.2, 2.0)
     drawn.supxlabel("iteration")
     for (source, condition), axis in zip(itertools.product(sources, columns), axes.flat, strict=True):
-        here = cell(rows, source, condition).sort_values("iteration")
+        here = within(rows, source, condition).sort_values("iteration")
         for (alpha, method), curve in here.groupby(["alpha", "method"]):
             x, percent, spread = curve["iteration"], 100 * curve["value"], 100 * curve["std"]
             colour = alpha_colour(alpha)
@@ -72,13 +93,13 @@ def figure_curves(rows: pd.DataFrame) -> Figure:
             axis.plot(x, percent, LINE[method], color=colour)
     alphas = sorted(rows["alpha"].unique())
     handles = [Line2D([], [], color=alpha_colour(alpha), label=alpha_name(alpha)) for alpha in alphas]
-    handles += [Line2D([], [], color=INK, linestyle=line, label=NAME[method]) for method, line in LINE.items()]
+    handles += [Line2D([], [], color=INK, linestyle=line, label=METHODS[method].label) for method, line in LINE.items()]
     legend(drawn, handles)
     return drawn
 
 
 def draw_transfer(summary: pd.DataFrame, stem: Path) -> None:
-    """Draw Figure 6b or, of a language summary, Figure 7 to ``stem``.pdf, .png and .csv.
+    """Draw Figure 6b or Figure 7 to ``stem``.pdf, .png and .csv.
 
     Raises:
         InputError: if no reward was trained with α > 0, or a pretrained accuracy is missing.
@@ -93,39 +114,32 @@ def select_transfer(summary: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: if no reward was trained with α > 0, or a pretrained accuracy is missing.
     """
-    top1 = headline(summary)
-    prt = top1[(top1["method"] == "prt") & (top1["strength"] == 1)]
-    where = _where(summary)
-    prt = prt[prt.groupby(where)["alpha"].transform("max") > 0]
+    accuracy = headline(summary)
+    prt = accuracy[(accuracy["method"] == "prt") & (accuracy["strength"] == 1)]
+    prt = prt[prt.groupby(PANEL)["alpha"].transform("max") > 0]
     if prt.empty:
         raise InputError("the summary has no PRT with an entropy term; tune a reward with alpha above 0 and run again.")
-    pairs = prt[[*where, "target"]].drop_duplicates()
-    pretrained = pairs.merge(top1[top1["method"] == "pretrained"], how="left")
+    pairs = prt[[*PANEL, "target"]].drop_duplicates()
+    pretrained = pairs.merge(accuracy[accuracy["method"] == "pretrained"], how="left")
     absent = pretrained[pretrained["value"].isna()]
     if not absent.empty:
         first = absent.iloc[0]
-        place = f"{first.dataset} ({first.shots})" if "shots" in first else first.dataset
         raise InputError(
-            f"the summary has no {measure(summary)} accuracy of 'pretrained' on '{first.target}' with source"
-            f" '{first.source}' on {place}; evaluate it and run again."
+            f"the summary has no headline accuracy of 'pretrained' on '{first.target}' with source"
+            f" '{first.source}' on {first.dataset} ({first.shots}); evaluate it and run again."
         )
     return pd.concat([prt, pretrained[prt.columns]], ignore_index=True)
 
 
-def _where(table: pd.DataFrame) -> list[str]:
-    """The columns that make a panel; a language table has no shots."""
-    return [column for column in ("source", "dataset", "shots") if column in table]
-
-
-@sober
+@plain_style
 def figure_transfer(rows: pd.DataFrame) -> Figure:
     """The figure of the rows that :func:`select_transfer` gave."""
     alphas = sorted(rows["alpha"].dropna().unique())
-    widest = rows.groupby(_where(rows))["target"].nunique().max()
+    widest = rows.groupby(PANEL)["target"].nunique().max()
     sources, columns = list(rows["source"].unique()), conditions(rows)
     drawn, axes = grid(sources, columns, 0.3 + 0.42 * widest, 2.2)
     for (source, condition), axis in zip(itertools.product(sources, columns), axes.flat, strict=True):
-        here = cell(rows, source, condition)
+        here = within(rows, source, condition)
         targets = sorted(here["target"].unique(), key=lambda target: target != source)
         for alpha, shift in zip(alphas, np.linspace(-0.3, 0.3, len(alphas)), strict=True):
             of = here[here["alpha"] == alpha]
@@ -135,12 +149,12 @@ def figure_transfer(rows: pd.DataFrame) -> Figure:
             )  # fmt: skip
         of = here[here["method"] == "pretrained"]
         x = places(of, targets)
-        axis.hlines(100 * of["value"], x - 0.4, x + 0.4, color=COLOUR["pretrained"], linewidth=1.5)
+        axis.hlines(100 * of["value"], x - 0.4, x + 0.4, color=METHODS["pretrained"].colour, linewidth=1.5)
         group_labels(axis, targets)
     handles = [
         Line2D([], [], color=alpha_colour(alpha), marker="o", linestyle="none", label=alpha_name(alpha))
         for alpha in alphas
     ]
-    handles.append(Line2D([], [], color=COLOUR["pretrained"], linewidth=1.5, label=NAME["pretrained"]))
+    handles.append(Line2D([], [], color=METHODS["pretrained"].colour, linewidth=1.5, label=METHODS["pretrained"].label))
     legend(drawn, handles)
     return drawn

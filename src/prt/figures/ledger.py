@@ -8,14 +8,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from prt.errors import InputError
-from prt.figures.style import COLOUR, INK, legend, save, sober
+from prt.figures.style import INK, legend, plain_style, save
+from prt.methods import METHODS
 
 MARK = {"top1": "o", "mean_per_class_recall": "s"}
 METRIC = {"top1": "top-1", "mean_per_class_recall": "mean per-class recall"}
 SHADE = {
-    "agrees": (COLOUR["ft"], "within the tolerance"),
+    "agrees": (METHODS["ft"].colour, "within the tolerance"),
     "differs": ("#D55E00", "beyond it"),
-    "not judged": (COLOUR["pretrained"], "other protocol, not judged"),
+    "not judged": (METHODS["pretrained"].colour, "other protocol, not judged"),
 }
 
 
@@ -30,7 +31,7 @@ def draw(table: pd.DataFrame, stem: Path) -> None:
     save(figure(table), table, stem)
 
 
-@sober
+@plain_style
 def figure(table: pd.DataFrame) -> Figure:
     """A panel per data set, a line per backbone: the difference in points, over a band of the tolerance."""
     rows = table[table["published"].notna()]

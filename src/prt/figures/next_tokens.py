@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from prt.errors import InputError
-from prt.figures.style import COLOUR, INK, save, sober
+from prt.figures.style import INK, plain_style, save
+from prt.methods import METHODS
 
 SIDES = {"without": ("pretrained", "without the reward"), "with": ("prt", "with the reward")}
 VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
@@ -26,8 +27,10 @@ SIZE = 7.2
 LETTER, LINE = 0.602 * SIZE / 72, 1.45 * SIZE / 72
 WIDTH, EDGE = 7.4, 0.12
 LETTERS = int((WIDTH - 2 * EDGE) / LETTER)
-ROW, ROOM = 1.05, 0.78  # a row of bar charts; the names of the tokens, left of the bars
+ABOVE = 0.09  # over a line with highlighted tokens: their numbers
+ROW, ROOM = 1.05, 0.82  # a row of bar charts; the names of the tokens, left of the bars
 LONGEST = 1500  # letters of a prompt that are shown: its end, which is the question
+LONGEST_TOKEN = 15  # letters of a token: Llama's <|end_of_text|> is whole
 
 _TOP = {
     "type": "array",
@@ -93,7 +96,7 @@ def rows(content: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-@sober
+@plain_style
 def figure(content: dict[str, Any]) -> Figure:
     """The text with the positions highlighted and numbered, and below a pair of bar charts for each."""
     prompt = content["prompt"]
@@ -105,10 +108,14 @@ def figure(content: dict[str, Any]) -> Figure:
     if spans[-1][0] >= len(text):
         text += END  # the token that ends the answer has no text of its own
     pieces = wrapped(text, LETTERS)
-    lines = pieces[-1].line + 1
+    bottom, middles = 0.3, []
+    for piece in pieces:
+        numbered = any(0 <= start - piece.start <= len(piece.text) for start, _ in spans)
+        bottom += LINE + ABOVE * numbered
+        middles.append(bottom - LINE / 2)
     deepest = max(len(p[side]) for p in positions for side in SIDES)
     row = ROW * (0.3 + 0.14 * deepest)
-    top = 0.3 + lines * LINE + 0.3
+    top = bottom + 0.3
     height = top + row * ((len(positions) + 1) // 2) + 0.08
 
     drawn = Figure(figsize=(WIDTH, height))
@@ -119,10 +126,10 @@ def figure(content: dict[str, Any]) -> Figure:
         EDGE, 0.16, f"{content['target']} with the reward of {content['reward']}, greedy", fontweight="bold",
         fontsize=7.5, va="center",
     )  # fmt: skip
-    _text(page, text, len(prompt), pieces, spans)
+    _text(page, text, len(prompt), pieces, middles, spans)
     for x, (method, side) in zip((EDGE, EDGE + 1.5), SIDES.values(), strict=True):
         y = top - 0.14
-        page.add_patch(Rectangle((x, y - 0.035), 0.12, 0.07, color=COLOUR[method]))
+        page.add_patch(Rectangle((x, y - 0.035), 0.12, 0.07, color=METHODS[method].colour))
         page.text(x + 0.17, y, side, va="center")
     page.text(
         EDGE + 3.0, top - 0.14, f"probability of the {deepest} likeliest next tokens, in %", va="center", color=GREY
@@ -138,7 +145,7 @@ def figure(content: dict[str, Any]) -> Figure:
         for column, side in enumerate(SIDES):
             box = (left + quarter * column + ROOM, upper + 0.19, quarter - ROOM - 0.32, row - 0.27)
             axis = drawn.add_axes((box[0] / WIDTH, 1 - (box[1] + box[3]) / height, box[2] / WIDTH, box[3] / height))
-            _bars(axis, position[side], position["chosen"], COLOUR[SIDES[side][0]], deepest)
+            _bars(axis, position[side], position["chosen"], METHODS[SIDES[side][0]].colour, deepest)
     return drawn
 
 
@@ -157,10 +164,11 @@ def _bars(axis: Axes, top: list[tuple[str, float]], chosen: str, colour: str, de
         axis.text(probability + 0.03, at, f"{100 * probability:.1f}", va="center_baseline", fontsize=5.5, color=INK)
 
 
-def _text(page: Axes, text: str, answer: int, pieces: list[Piece], spans: list[tuple[int, int]]) -> None:
-    """Write the text, the prompt in grey, with the spans highlighted and numbered."""
-    for piece in pieces:
-        y = 0.3 + (piece.line + 0.5) * LINE
+def _text(
+    page: Axes, text: str, answer: int, pieces: list[Piece], middles: list[float], spans: list[tuple[int, int]]
+) -> None:
+    """Write the text, each line at its height, the prompt in grey, with the spans highlighted and numbered."""
+    for piece, y in zip(pieces, middles, strict=True):
         cut = min(max(answer - piece.start, 0), len(piece.text))
         for word in re.finditer(r"\S+", piece.text):  # each at its own place: renderers round a letter's width
             for start, end, colour in (
@@ -180,9 +188,7 @@ def _text(page: Axes, text: str, answer: int, pieces: list[Piece], spans: list[t
             x = EDGE + (a - piece.start) * LETTER
             page.add_patch(Rectangle((x, y - LINE / 2), (b - a) * LETTER, LINE, color=HIGHLIGHT, zorder=0))
             if a == start:
-                page.text(
-                    x, y - 0.45 * LINE, str(number), fontsize=5, fontweight="bold", ha="right", va="center", color=INK
-                )
+                page.text(x, y - (LINE + ABOVE) / 2, str(number), fontsize=5, fontweight="bold", va="center")
             if not text[a:b].strip():
                 page.text(x, y, text[a:b].translate(VISIBLE), va="center_baseline", fontsize=SIZE, color=GREY)
 
@@ -232,7 +238,7 @@ def wrapped(text: str, width: int) -> list[Piece]:
 def _short(token: str) -> str:
     """A token as it is, with its white space to be seen; cut where it is long."""
     shown = token.translate(VISIBLE)
-    return shown if len(shown) <= 12 else shown[:11] + "…"
+    return shown if len(shown) <= LONGEST_TOKEN else shown[: LONGEST_TOKEN - 1] + "…"
 
 
 def _drawable(text: str) -> str:

@@ -9,20 +9,11 @@ from matplotlib.figure import Figure
 from prt.errors import InputError
 from prt.figures.printed import beside
 from prt.figures.sheet import Group, Line, sheet
-from prt.figures.style import save
+from prt.figures.style import conditions, save, short, titles
+from prt.methods import METHODS
+from prt.select import plain
 
-METHODS = {
-    "pretrained": "Pretrained",
-    "eft": "EFT",
-    "prt": "PRT",
-    "poe": "PoE",
-    "source_ft": "source's FT",
-    "ft": "target's FT",
-    "instruct": "Instruct",
-    "reward": "reward alone",
-}
-UNTUNED = ("pretrained", "instruct")  # published or pretrained as they are: with LoRA or without, the same
-PLACE = ["dataset", "source", "target"]
+PLACE = ["dataset", "shots", "source", "target"]
 MARKS = {"pretrained": "†", "source_ft": "‡"}
 FOOT = (
     "In %: mean ± standard deviation over seeds; below, the 95 % interval over seeds and examples. No better, in "
@@ -35,6 +26,7 @@ def draw(
     summary: pd.DataFrame,
     comparison: pd.DataFrame,
     stem: Path,
+    *,
     lora: bool = False,
     published: pd.DataFrame | None = None,
     names: Mapping[str, str] | None = None,
@@ -42,7 +34,7 @@ def draw(
     """Draw Table 4, or with ``lora`` Table 6, to ``stem``.pdf, .png and .csv.
 
     Args:
-        summary: a language summary.
+        summary: a summary of any data sets or benchmarks.
         comparison: the comparison that belongs to it.
         stem: name of the files, without their ending.
         lora: whether to show the runs with LoRA, or those without.
@@ -61,25 +53,14 @@ def draw(
     save(figure(rows), rows, stem)
 
 
-def draw_lora(
-    summary: pd.DataFrame,
-    comparison: pd.DataFrame,
-    stem: Path,
-    published: pd.DataFrame | None = None,
-    names: Mapping[str, str] | None = None,
-) -> None:
-    """Draw Table 6; as :func:`draw`."""
-    draw(summary, comparison, stem, True, published, names)
-
-
 def select(summary: pd.DataFrame, comparison: pd.DataFrame, lora: bool) -> pd.DataFrame:
-    """The headline metric at α = 0 and strength 1; ``marks`` tells what a transferred model is no better than.
+    """The headline metric at α = 0 and strength 1; ``marks`` says what a transferred model is no better than.
 
     Raises:
         InputError: if there is no PRT among these rows.
     """
-    rows = summary[summary["headline"] & summary["alpha"].fillna(0).eq(0) & summary["strength"].fillna(1).eq(1)]
-    rows = rows[rows["lora"].eq(lora) | rows["method"].isin(UNTUNED)]
+    rows = plain(summary)
+    rows = rows[rows["lora"].eq(lora) | ~rows["method"].map(lambda method: METHODS[method].seeded)]
     prt = rows[rows["method"] == "prt"]
     if prt.empty:
         kind = "with" if lora else "without"
@@ -88,8 +69,8 @@ def select(summary: pd.DataFrame, comparison: pd.DataFrame, lora: bool) -> pd.Da
     # On the source itself EFT is that model, and PRT a sibling of it: nothing was transferred.
     of = comparison[comparison["lora"].eq(lora) & comparison["source"].ne(comparison["target"])]
     failed = of[of["verdict"] != "better"].assign(marks=of["baseline"].map(MARKS)).dropna(subset="marks")
-    marks = failed.groupby([*PLACE, "method"])["marks"].agg("".join)
-    rows = rows.merge(marks.reset_index(), "left", [*PLACE, "method"])
+    marks = failed.groupby([*PLACE, "method", "metric"])["marks"].agg("".join)
+    rows = rows.merge(marks.reset_index(), "left", [*PLACE, "method", "metric"])
     return rows.assign(marks=rows["marks"].fillna(""))
 
 
@@ -98,11 +79,12 @@ def figure(rows: pd.DataFrame) -> Figure:
     methods = [method for method in METHODS if rows["method"].eq(method).any()]
     printed = set(rows.loc[rows["paper"].notna(), "method"])
     groups: list[Group] = [
-        (METHODS[m], ["ours", "paper"] if m in printed else ["ours" if printed else "%"]) for m in methods
+        (short(m), ["ours", "paper"] if m in printed else ["ours" if printed else "%"]) for m in methods
     ]
-    datasets = rows["dataset"].unique()
+    where = conditions(rows)
+    title = dict(zip(where, titles(where), strict=True))
     lines: list[Line] = []
-    for place, here in sorted(rows.groupby(PLACE, sort=False), key=lambda of: list(datasets).index(of[0][0])):
+    for place, here in sorted(rows.groupby(PLACE, sort=False), key=lambda of: where.index(of[0][:2])):
         above, below = [], []
         for method in methods:
             of = here[here["method"] == method].to_dict("records")
@@ -113,7 +95,7 @@ def figure(rows: pd.DataFrame) -> Figure:
                 above.append(_percent(of[0]["paper"], of[0]["paper_std"]) if known else "–")
                 below.append("")
         seeds = int(here.loc[here["method"] == "prt", "seeds"].iloc[0])
-        names = [*map(str, place), str(seeds)]
+        names = [title[place[:2]], *place[2:], str(seeds)]
         lines += [(names, above), (names, below)]
     return sheet(["benchmark", "source", "target", "seeds"], groups, lines, FOOT)
 

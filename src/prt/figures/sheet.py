@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from prt.figures.style import INK, sober
+from prt.figures.style import INK, plain_style
 
 # Inches: a letter, the space before a column, the gap before a group of columns, the height of a line.
 LETTER, SPACE, GAP, LINE = 0.055, 0.14, 0.1, 0.17
@@ -15,7 +15,7 @@ Group = tuple[str, Sequence[str]]  # a title over its columns' headers
 Line = tuple[Sequence[str], Sequence[str]]  # names, then a cell for each column
 
 
-@sober
+@plain_style
 def sheet(names: Sequence[str], groups: Sequence[Group], lines: Sequence[Line], foot: str = "") -> Figure:
     """Draw ``lines`` under the headers ``names`` and ``groups``, and ``foot`` in grey below, folded where it is long.
 

@@ -9,7 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
 from prt.errors import InputError
-from prt.figures.style import COLOUR, INK, NAME, cell, conditions, grid, legend, save, sober
+from prt.figures.style import INK, conditions, grid, legend, plain_style, save, within
+from prt.methods import METHODS
+from prt.select import headline
 
 LINE: dict[str, LineStyleType] = {"prt": "-", "eft": "--"}
 MARKERS = "osD^vP*X<>"
@@ -26,13 +28,13 @@ def draw(summary: pd.DataFrame, stem: Path) -> None:
 
 
 def select(summary: pd.DataFrame) -> pd.DataFrame:
-    """PRT (α = 0) and EFT, top-1, wherever more than one strength was tried.
+    """PRT (α = 0) and EFT, in the headline metric, wherever more than one strength was tried.
 
     Raises:
         InputError: if PRT or EFT was swept nowhere.
     """
-    of = summary["method"].isin(list(LINE)) & (summary["metric"] == "top1") & summary["alpha"].fillna(0).eq(0)
-    rows = summary[of]
+    rows = headline(summary)
+    rows = rows[rows["method"].isin(list(LINE)) & rows["alpha"].fillna(0).eq(0)]
     tried = rows.groupby(["dataset", "shots", "source", "target", "method"])["strength"].transform("nunique")
     rows = rows[tried > 1]
     for method in LINE:
@@ -41,7 +43,7 @@ def select(summary: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-@sober
+@plain_style
 def figure(rows: pd.DataFrame) -> Figure:
     """The figure of the rows that :func:`select` gave."""
     marker = dict(zip(rows["target"].unique(), itertools.cycle(MARKERS), strict=False))
@@ -49,14 +51,16 @@ def figure(rows: pd.DataFrame) -> Figure:
     drawn, axes = grid(sources, columns, 2.1, 2.0)
     drawn.supxlabel("strength 1/λ")
     for (source, condition), axis in zip(itertools.product(sources, columns), axes.flat, strict=True):
-        axis.axvline(1, color=COLOUR["pretrained"], linewidth=0.8, zorder=0)
-        here = cell(rows, source, condition).sort_values("strength")
+        axis.axvline(1, color=METHODS["pretrained"].colour, linewidth=0.8, zorder=0)
+        here = within(rows, source, condition).sort_values("strength")
         for (method, target), line in here.groupby(["method", "target"]):
-            x, colour = line["strength"], COLOUR[method]
+            x, colour = line["strength"], METHODS[method].colour
             axis.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.1, linewidth=0)
             axis.plot(x, 100 * line["value"], LINE[method], color=colour, marker=marker[target])
-    handles = [Line2D([], [], color=COLOUR[m], linestyle=line, label=NAME[m]) for m, line in LINE.items()]
-    handles.append(Line2D([], [], color=COLOUR["pretrained"], linewidth=0.8, label="the paper's strength, 1"))
+    handles = [
+        Line2D([], [], color=METHODS[m].colour, linestyle=line, label=METHODS[m].label) for m, line in LINE.items()
+    ]
+    handles.append(Line2D([], [], color=METHODS["pretrained"].colour, linewidth=0.8, label="the paper's strength, 1"))
     handles += [
         Line2D([], [], color=INK, linestyle="none", marker=shape, label=f"on {target}")
         for target, shape in marker.items()

@@ -1,4 +1,4 @@
-"""The one look of all figures: type, colours and names of the methods, the grid of panels, and saving."""
+"""The one look of all figures: type, the grid of panels, names of what is shown, and saving."""
 
 import itertools
 import math
@@ -16,39 +16,26 @@ from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
 from prt.atomic import replacing
-
-NAME = {
-    "pretrained": "Pretrained",
-    "eft": "EFT",
-    "prt": "PRT",
-    "ft": "FT (target's own)",
-    "instruct": "Instruct (published)",
-    "source_ft": "source's FT, kept as it is",
-    "poe": "PoE",
-    "reward": "reward alone",
-}
-
-# Okabe and Ito's palette, told apart by colour-blind readers.
-COLOUR = {
-    "pretrained": "#B3B3B3",
-    "eft": "#E69F00",
-    "prt": "#0072B2",
-    "ft": "#009E73",
-    "instruct": "#F0E442",
-    "source_ft": "#000000",
-    "poe": "#CC79A7",
-    "reward": "#56B4E9",
-}
+from prt.methods import METHODS
 
 INK = "#333333"
 
 MOST = 6  # panels beside each other, where there is a single source
 
+# Where a column has no room for the label, and what only tables of costs know.
+_SHORT = {
+    "ft": "FT",
+    "source_ft": "source's FT",
+    "instruct": "Instruct",
+    "prt_cached": "PRT, log π cached",
+    "prt_speculative": "PRT, speculative",
+}
+
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # Used as a decorator on whatever makes or saves artists. DejaVu Sans comes with matplotlib, so every machine
 # draws the same letters; starting from the defaults keeps a user's own matplotlibrc out.
-sober = matplotlib.style.context(
+plain_style = matplotlib.style.context(
     {
         "font.family": "DejaVu Sans",
         "font.size": 6.5,
@@ -87,39 +74,27 @@ sober = matplotlib.style.context(
 Condition = tuple[str, str]
 
 
-def headline(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows that figures show: top-1; of a language table, each benchmark's headline metric, without LoRA."""
-    if "headline" not in summary:
-        return summary[summary["metric"] == "top1"]
-    return summary[summary["headline"] & ~summary["lora"]]
-
-
-def measure(summary: pd.DataFrame) -> str:
-    """What :func:`headline` keeps, in words."""
-    return "headline" if "headline" in summary else "top-1"
-
-
-def _shots(table: pd.DataFrame) -> pd.Series:
-    """Shots as text; language models are tuned on all of their data."""
-    return table["shots"].astype(str) if "shots" in table else pd.Series("full", index=table.index)
+def short(method: str) -> str:
+    """A method's name in a column of a table."""
+    return _SHORT[method] if method in _SHORT else METHODS[method].label
 
 
 def conditions(table: pd.DataFrame) -> list[Condition]:
     """The distinct (dataset, shots) of a table, in its order."""
-    return list(dict.fromkeys(zip(table["dataset"], _shots(table), strict=True)))
+    return list(dict.fromkeys(zip(table["dataset"], table["shots"], strict=True)))
 
 
 def titles(of: Sequence[Condition]) -> list[str]:
-    """One title per condition; shots are told only where some model saw less than the full data."""
+    """One title per condition, with the shots only where some model saw less than the full data."""
     if all(shots == "full" for _, shots in of):
         return [dataset for dataset, _ in of]
     return [f"{dataset}, {'full data' if shots == 'full' else f'{shots} shots'}" for dataset, shots in of]
 
 
-def cell(table: pd.DataFrame, source: str, condition: Condition) -> pd.DataFrame:
+def within(table: pd.DataFrame, source: str, condition: Condition) -> pd.DataFrame:
     """The rows of one panel: one source on one (dataset, shots)."""
     dataset, shots = condition
-    return table[(table["source"] == source) & (table["dataset"] == dataset) & (_shots(table) == shots)]
+    return table[(table["source"] == source) & (table["dataset"] == dataset) & (table["shots"] == shots)]
 
 
 def grid(
@@ -198,7 +173,7 @@ def interval(rows: pd.DataFrame) -> list[pd.Series]:
 def alpha_colour(alpha: float) -> ColorType:
     """PRT's own colour for α = 0 (vanilla PRT); from purple to yellow for 1e-5 to 1e-1."""
     if alpha == 0:
-        return COLOUR["prt"]
+        return METHODS["prt"].colour
     return colormaps["plasma"](0.3 + 0.6 * min(max((math.log10(alpha) + 5) / 4, 0), 1))
 
 
@@ -210,7 +185,7 @@ def alpha_name(alpha: float) -> str:
     return f"α = {alpha:g}"
 
 
-@sober
+@plain_style
 def save(figure: Figure, table: pd.DataFrame, stem: Path) -> None:
     """Write ``stem``.pdf, .png and .csv (the rows that were drawn), each whole or not at all.
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from prt.errors import InputError
 from prt.figures.sheet import sheet
-from prt.figures.style import cell, conditions, save, titles
+from prt.figures.style import conditions, save, titles, within
 
 NUMBERS = {"epsilon": "ε (nat)", "C": "C", "bound": "bound"}
 
@@ -46,7 +46,7 @@ def figure(rows: pd.DataFrame) -> Figure:
 
     def numbers(source: str, target: str) -> Iterator[str]:
         for condition in columns:
-            here = cell(rows, source, condition)
+            here = within(rows, source, condition)
             values = here.loc[here["target"] == target, list(NUMBERS)]
             yield from map(short, values.iloc[0]) if len(values) else "–" * len(NUMBERS)
 

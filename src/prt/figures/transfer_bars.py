@@ -17,21 +17,19 @@ from matplotlib.patheffects import withStroke
 from prt.errors import InputError
 from prt.figures.printed import beside
 from prt.figures.style import (
-    COLOUR,
     INK,
-    NAME,
-    cell,
     conditions,
     grid,
     group_labels,
-    headline,
     interval,
     legend,
-    measure,
     places,
+    plain_style,
     save,
-    sober,
+    within,
 )
+from prt.methods import METHODS
+from prt.select import headline, plain
 
 BARS = ("pretrained", "eft", "prt", "ft")
 WIDTH = 0.165  # of a bar, where a group has 1
@@ -48,17 +46,18 @@ class Panel(TypedDict):
 
 def draw(
     summary: pd.DataFrame,
-    panels: list[Panel],
     stem: Path,
+    *,
+    panels: list[Panel],
     published: pd.DataFrame | None = None,
     names: Mapping[str, str] | None = None,
 ) -> None:
     """Draw the figure to ``stem``.pdf, .png and .csv.
 
     Args:
-        summary: a vision or a language summary.
-        panels: a row of panels for each.
+        summary: a summary of the data sets or benchmarks to show, each a column of panels.
         stem: name of the files, without their ending.
+        panels: a row of panels for each.
         published: what was read off the paper's bars: source, benchmark, target, method and value_percent.
         names: our models' names → the names in ``published``, where they differ.
 
@@ -78,32 +77,28 @@ def bars(rows: pd.DataFrame) -> tuple[str, ...]:
 
 
 def select(summary: pd.DataFrame, panels: list[Panel]) -> pd.DataFrame:
-    """The rows that ``panels`` show: top-1 or the benchmark's headline metric, α = 0, strength 1, no LoRA.
+    """The rows that ``panels`` show: the headline metric, α = 0, strength 1, no LoRA.
 
     Raises:
         InputError: if a bar is missing.
     """
-    table = headline(summary)
-    table = table[table["alpha"].fillna(0).eq(0) & table["strength"].fillna(1).eq(1)]
+    table = plain(headline(summary))
     shown = [table["source"].eq(panel["source"]) & table["target"].isin(groups(panel)) for panel in panels]
     rows = table[np.logical_or.reduce(shown)]
     last = bars(rows)
     rows = rows[rows["method"].isin([*last, "poe", "source_ft"])]
     if table.empty:
-        raise InputError(
-            f"the summary has no {measure(summary)} accuracies at alpha 0 and strength 1; evaluate some first."
-        )
+        raise InputError("the summary has no headline accuracies at alpha 0 and strength 1; evaluate some first.")
     for panel, condition in itertools.product(panels, conditions(table)):
-        here = cell(rows, panel["source"], condition)
+        here = within(rows, panel["source"], condition)
         present = set(zip(here["method"], here["target"], strict=True))
         absent = [f"'{m}' on '{t}'" for m in last for t in groups(panel) if (m, t) not in present]
         if not here["method"].eq("source_ft").any():
             absent.append("'source_ft'")
         if absent:
-            place = f"{condition[0]} ({condition[1]})" if "shots" in table else condition[0]
             raise InputError(
-                f"the summary has no {measure(summary)} accuracy of {absent[0]} with source '{panel['source']}' on"
-                f" {place}; evaluate it, or take it out of the figure's panels."
+                f"the summary has no headline accuracy of {absent[0]} with source '{panel['source']}' on"
+                f" {condition[0]} ({condition[1]}); evaluate it, or take it out of the figure's panels."
             )
     return rows
 
@@ -113,21 +108,25 @@ def groups(panel: Panel) -> list[str]:
     return list(dict.fromkeys([panel["source"], *panel["targets"]]))
 
 
-@sober
+@plain_style
 def figure(rows: pd.DataFrame, panels: list[Panel]) -> Figure:
     """The figure of the rows that :func:`select` gave; a column ``paper`` (percent) makes ticks beside the bars."""
     widest = max(len(groups(panel)) for panel in panels)
     columns = conditions(rows)
     drawn, axes = grid([panel["source"] for panel in panels], columns, 0.3 + 0.35 * widest, 2.0)
     for (panel, condition), axis in zip(itertools.product(panels, columns), axes.flat, strict=True):
-        _panel(axis, cell(rows, panel["source"], condition), groups(panel))
+        _panel(axis, within(rows, panel["source"], condition), groups(panel))
     for axis in axes:  # once all are drawn: panels share their axis, and a limit stops it from growing
         axis.set_ylim(bottom=0)
-    handles: list[Artist] = [Patch(color=COLOUR[method], label=NAME[method]) for method in bars(rows)]
+    handles: list[Artist] = [Patch(color=METHODS[method].colour, label=METHODS[method].label) for method in bars(rows)]
     if rows["method"].eq("poe").any():
-        handles.append(Line2D([], [], color=COLOUR["poe"], marker="D", linestyle="none", label=NAME["poe"]))
+        handles.append(
+            Line2D([], [], color=METHODS["poe"].colour, marker="D", linestyle="none", label=METHODS["poe"].label)
+        )
     handles += [
-        Line2D([], [], color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, label=NAME["source_ft"]),
+        Line2D(
+            [], [], color=METHODS["source_ft"].colour, linestyle="--", linewidth=0.8, label=METHODS["source_ft"].label
+        ),
         Patch(color=SHADE, label="the source itself"),
     ]
     if "paper" in rows and rows["paper"].notna().any():
@@ -144,13 +143,13 @@ def _panel(axis: Axes, rows: pd.DataFrame, targets: list[str]) -> None:
         of = rows[rows["method"] == method]
         x, percent = places(of, targets) + (slot - 2) * WIDTH, 100 * of["value"]
         if method != "poe":
-            axis.bar(x, percent, WIDTH, color=COLOUR[method])
+            axis.bar(x, percent, WIDTH, color=METHODS[method].colour)
         else:
-            axis.plot(x, percent, "D", color=COLOUR[method], markersize=2.6, zorder=3)
+            axis.plot(x, percent, "D", color=METHODS[method].colour, markersize=2.6, zorder=3)
         axis.errorbar(x, percent, interval(of), fmt="none", ecolor=INK, elinewidth=0.6)
         if "paper" in of:
             read = axis.hlines(of["paper"], x - 0.42 * WIDTH, x + 0.42 * WIDTH, color=READ, linewidth=1.2, zorder=4)
             read.set_path_effects([withStroke(linewidth=2.4, foreground="white")])
     kept = rows.loc[rows["method"] == "source_ft", "value"].iloc[0]
-    axis.axhline(100 * kept, color=COLOUR["source_ft"], linestyle="--", linewidth=0.8, zorder=3)
+    axis.axhline(100 * kept, color=METHODS["source_ft"].colour, linestyle="--", linewidth=0.8, zorder=3)
     group_labels(axis, targets)

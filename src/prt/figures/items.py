@@ -1,0 +1,120 @@
+"""Every figure and table of the paper: what of the tables it shows, and which picture draws it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prt import published
+from prt.atomic import read_json
+from prt.config import Panel
+from prt.figures import (
+    beside,
+    costs_table,
+    decoding_table,
+    entropy,
+    ledger,
+    next_tokens,
+    noise_table,
+    seeds_table,
+    strength,
+    theory_table,
+    transfer_bars,
+)
+from prt.plan import Item, Plan
+from prt.select import chosen
+from prt.tables import COMPARISON, SUMMARY, read_csv, read_table, write_table
+from prt.vision.results import THEORY
+
+COSTS = ["table", "source", "target", "method", "variant", "precision", "quantity", "value", "std", "device", "torch"]
+PAPER, BARS = Path("config", "published", "paper.csv"), Path("config", "published", "figure3.csv")
+
+
+def draw(plan: Plan, item: Item) -> None:
+    """Draw an item to its pictures, each as PNG, PDF and the CSV of what it shows.
+
+    Raises:
+        InputError: if a table is missing or damaged, or lacks what the item shows.
+    """
+    files, stem = list(map(Path, item.needs)), Path(item.pictures[0])
+    vision = ("figure2", "figure12", "strength", "figure6a", "figure6b", "table5", "table7", "beside", "ledger")
+    if item.name in vision:
+        _vision(plan, item, files)(stem=stem)
+    elif item.name in ("table1", "table2"):
+        costs_table.draw(_read(files, COSTS), stem)
+    else:
+        _language(plan, item, files)(stem=stem)
+
+
+def _read(files: list[Path], columns: list[str]) -> pd.DataFrame:
+    """Tables under each other."""
+    return pd.concat([read_table(file, columns) for file in files], ignore_index=True)
+
+
+def _panels(panels: list[Panel]) -> list[transfer_bars.Panel]:
+    return [{"source": panel.source, "targets": panel.targets} for panel in panels]
+
+
+def _repository(file: Path) -> Path:
+    """A file of the project, wherever Snakemake was started."""
+    return Path(__file__).parents[3] / file
+
+
+def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
+    """What draws an item of the vision half, but for where."""
+    half = plan.vision
+    assert half is not None  # the item is its
+    config = half.config
+    if item.name in ("figure2", "figure12"):
+        panels = _panels(config.panels)
+        return partial(transfer_bars.draw, _read(files, SUMMARY), panels=panels)
+    if item.name == "strength":
+        return partial(strength.draw, _read(files, SUMMARY))
+    if item.name == "ledger":
+        return partial(ledger.draw, _read(files, published.LEDGER))
+    if item.name == "figure6a":
+        runs = [run for run in half.runs(config.figure6.dataset) if half.every(run)]
+        return partial(entropy.draw_curves, entropy.read_curves([Path(half.folder(run)) for run in runs]))
+
+    def of(name: str, table: pd.DataFrame, *datasets: str) -> pd.DataFrame:
+        """The rows of an item's experiment."""
+        about = config.items[name]
+        return chosen(table, datasets or about.dataset, about.shots, about.source, about.targets)
+
+    if item.name == "figure6b":
+        return partial(entropy.draw_transfer, of("figure6", _read(files, SUMMARY)))
+    if item.name == "table7":
+        return partial(theory_table.draw, of("table7", _read(files, THEORY)))
+    noisy = (str(half.clean), str(half.noisy))
+    if item.name == "table5":
+        return partial(noise_table.draw, of("table5", _read(files, SUMMARY), *noisy))
+    *measured, theory = files
+    costs, noise = measured[:2], measured[2:]
+    shown = theory_table.select(of("table7", read_table(theory, THEORY)))
+    names = {name: backbone.paper for name, backbone in config.backbones.items() if backbone.paper}
+    about = config.items["table5"].model_dump(include={"dataset", "shots", "source", "targets"})
+    rows = published.beside(_repository(PAPER), names, costs, noise, shown, about)
+    write_table(Path(half.table("", "beside")), rows)
+    return partial(beside.draw, rows)
+
+
+def _language(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
+    """What draws an item of the language half, but for where."""
+    half = plan.language
+    assert half is not None  # the item is its
+    names = {name: model.paper for name, model in half.config.models.items() if model.paper}
+    options: dict[str, Any] = {"published": read_csv(_repository(PAPER)), "names": names}
+    if item.name in half.config.next_tokens:
+        return partial(next_tokens.draw, read_json(files[0], "table of next tokens"))
+    if item.name == "table3":
+        return partial(decoding_table.draw, read_table(files[0], COSTS[1:]), **options)
+    summary, comparison = read_table(files[0], SUMMARY), read_table(files[1], COMPARISON)
+    if item.name == "figure7":
+        return partial(entropy.draw_transfer, summary)
+    if item.name in ("table4", "table6"):
+        return partial(seeds_table.draw, summary, comparison, lora=item.name == "table6", **options)
+    panels = _panels(half.config.transfers[item.name].panels)
+    options["published"] = read_csv(_repository(BARS))
+    return partial(transfer_bars.draw, summary, panels=panels, **options)
