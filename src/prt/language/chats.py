@@ -7,31 +7,35 @@ and ``content``) and ``manifest.json`` (source, counts, fingerprint).
 import hashlib
 import json
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DataCollatorWithFlattening, PreTrainedTokenizerBase
 
-from prt.atomic import fingerprint, read_json, remove, replacing, write_json
+from prt import hub
+from prt.arrow import writing
+from prt.atomic import fingerprint, read_json, remove, write_json
 from prt.errors import InputError, first_line, known
 from prt.progress import progress
 
 SPLITS = ("train", "validation")
 ROLES = ("system", "user", "assistant")
-KINDS = ("huggingface", "jsonl")
+KINDS, WHAT = ("huggingface", "jsonl"), "kind of chat data source"
 TEMPLATES = ("tulu", "own")
 SPLIT_SEED = 0
 CHUNK = 512  # conversations of a record batch
 IGNORED = -100  # label of a token that is not learned; the value that transformers uses
-ORIGIN = ".fetched.json"
 MESSAGES = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
 TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 
@@ -56,63 +60,17 @@ def fetch(source: str, downloads: Path, out: Path) -> None:
     Raises:
         InputError: for an unknown kind of source, or if it cannot be downloaded.
     """
-    kind, name = kind_of(source)
+    kind, name = hub.kind_of(source, KINDS, WHAT)
     remove(out)
-    receipt: dict[str, Any] = {"source": source}
-    if kind == "huggingface" and not Path(name).is_dir():
-        receipt |= _repository(name, downloads / "hub" / name)
-    write_json(out, receipt)
-
-
-def _repository(repository: str, folder: Path) -> dict[str, Any]:
-    # The hub reads whether it may use the network when it is imported.
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError
-
-    if not folder.is_dir():
-        aside = folder.with_name(f".{folder.name}.part")
-        try:
-            revision = HfApi().dataset_info(repository, revision="main").sha
-            snapshot_download(repository, repo_type="dataset", revision=revision, local_dir=aside)
-            shutil.rmtree(aside / ".cache", ignore_errors=True)
-            write_json(aside / ORIGIN, {"repository": repository, "revision": revision})
-            aside.rename(folder)
-        except GatedRepoError:
-            raise InputError(
-                f"the data set {repository} is gated: accept its licence at https://huggingface.co/datasets/{repository}"
-                ", then log in with `hf auth login` or set HF_TOKEN, and fetch it again."
-            ) from None
-        except InputError:
-            raise
-        except Exception as error:  # no network, no such repository, no space: many kinds
-            raise InputError(
-                f"the data set {repository} could not be downloaded ({first_line(error)}); correct its name, or go "
-                "where there is a network, and fetch again."
-            ) from error
-    return _origin(folder)
-
-
-def _origin(folder: Path) -> dict[str, Any]:
-    """What a folder was made from; nothing is known of one that was put there by hand."""
-    return read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
-
-
-def kind_of(source: str) -> tuple[str, str]:
-    """The two halves of ``KIND:NAME``.
-
-    Raises:
-        InputError: for an unknown kind.
-    """
-    kind, _, name = source.partition(":")
-    known(kind, KINDS, "kind of chat data source")
-    return kind, name
+    fetched = hub.fetch_dataset(name, downloads) if kind == "huggingface" else {}
+    write_json(out, {"source": source} | fetched)
 
 
 def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02) -> None:
     """Make ``out`` from ``source``, whole or not at all.
 
     Every conversation is checked. A local file with a bad line is refused, with the line's number. A data set of the
-    hub is not the user's to mend: its bad rows are left out, told and counted in the manifest.
+    hub is not the user's to mend: its bad rows are left out, reported and counted in the manifest.
 
     Args:
         source: ``jsonl:FILE``, one JSON object a line with ``messages``: a list of objects with ``role`` (system, user
@@ -124,7 +82,7 @@ def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02
     Raises:
         InputError: for an unknown source, a bad line, or less than two conversations.
     """
-    kind, name = kind_of(source)
+    kind, name = hub.kind_of(source, KINDS, WHAT)
     if not 0 < validation < 1:
         raise InputError(f"the share of validation is {validation}; it must be above 0 and below 1.")
     remove(out / "manifest.json")  # a folder with a manifest is whole
@@ -133,31 +91,25 @@ def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02
     if kind == "jsonl":
         total, rows = _lines(Path(name))
     else:
-        folder = Path(name) if Path(name).is_dir() else downloads / "hub" / name
-        manifest |= _origin(folder)
-        total, rows = _rows(folder, name, downloads, bad)
+        total, rows = _rows(name, downloads, bad)
+        manifest |= hub.origin(hub.place(name, downloads))
     if total < 2:
         raise InputError(f"{source} has {total} conversations, but needs two or more: one is held out for validation.")
     held = set(np.random.default_rng(SPLIT_SEED).permutation(total)[: max(1, round(validation * total))].tolist())
     digests = {split: hashlib.sha256() for split in SPLITS}
     counts = dict.fromkeys(SPLITS, 0)
     with (
-        replacing(out / "train.arrow") as train,
-        replacing(out / "validation.arrow") as other,
-        pa.OSFile(str(train), "wb") as train_file,
-        pa.OSFile(str(other), "wb") as other_file,
-        pa.ipc.new_stream(train_file, MESSAGES) as train_writer,
-        pa.ipc.new_stream(other_file, MESSAGES) as other_writer,
+        writing(out / "train.arrow", MESSAGES, stream=True) as train,
+        writing(out / "validation.arrow", MESSAGES, stream=True) as other,
         progress("prepare", total, "conversation") as bar,
     ):
-        writers = {"train": train_writer, "validation": other_writer}
         while chunk := list(islice(rows, CHUNK)):
-            for split, writer in writers.items():
+            for split, add in zip(SPLITS, (train, other), strict=True):
                 chosen = [messages for i, messages in chunk if (i in held) == (split == "validation")]
                 for messages in chosen:
                     digests[split].update(json.dumps(messages).encode() + b"\n")
                 if chosen:
-                    writer.write_batch(pa.record_batch([pa.array(chosen, MESSAGES.field(0).type)], schema=MESSAGES))
+                    add(chosen)
                 counts[split] += len(chosen)
             bar.update(len(chunk))
         if empty := [split for split in SPLITS if not counts[split]]:
@@ -194,21 +146,9 @@ def _lines(path: Path) -> tuple[int, Iterator[tuple[int, Messages]]]:
         return sum(1 for _ in file), read()
 
 
-def _rows(folder: Path, name: str, downloads: Path, bad: Counter[str]) -> tuple[int, Iterator[tuple[int, Messages]]]:
+def _rows(name: str, downloads: Path, bad: Counter[str]) -> tuple[int, Iterator[tuple[int, Messages]]]:
     """The number of rows of a data set in Hugging Face's layout, and its conversations with their indices."""
-    import datasets
-
-    if not folder.is_dir():
-        raise InputError(
-            f"'{name}' is not in {folder}; where there is a network, run `snakemake fetch`, or `prt language fetch "
-            f"--source huggingface:{name} --downloads {downloads} --out FILE`."
-        )
-    try:
-        data = datasets.load_dataset(str(folder), cache_dir=str(downloads / "huggingface"))
-    except Exception as error:  # broken files, no data: datasets raises many kinds
-        raise InputError(
-            f"Hugging Face datasets cannot read {folder} ({first_line(error)}); delete the folder and make it again."
-        ) from error
+    data = hub.load_dataset(name, downloads)
     if "train" not in data:
         raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
     rows = data["train"]
@@ -359,9 +299,7 @@ def tokenise(
     conversations = datasets.Dataset.from_file(str(source))
     counts = {"conversations": 0, "truncated": 0, "dropped": 0}
     with (
-        replacing(out) as aside,
-        pa.OSFile(str(aside), "wb") as file,
-        pa.ipc.new_stream(file, TOKENS) as writer,
+        writing(out, TOKENS, stream=True) as add,
         progress(f"tokenise {split}", len(conversations), "conversation") as bar,
     ):
         for batch in conversations.iter(CHUNK):
@@ -370,8 +308,7 @@ def tokenise(
             counts["conversations"] += len(learned)
             counts["truncated"] += sum(cut for _, _, cut in rows)
             counts["dropped"] += len(rows) - len(learned)
-            columns = [pa.array([row[i] for row in learned], TOKENS.field(i).type) for i in range(2)]
-            writer.write_batch(pa.record_batch(columns, schema=TOKENS))
+            add([ids for ids, _ in learned], [labels for _, labels in learned])
             bar.update(len(rows))
         if not counts["conversations"]:
             raise InputError(
@@ -388,30 +325,25 @@ def read_tokens(path: Path) -> tuple[Any, dict[str, int]]:
     return datasets.Dataset.from_file(str(path)), read_json(path.with_suffix(".json"), "count of tokens")
 
 
-def padded(rows: Iterable[dict[str, list[int]]], pad: int) -> dict[str, list[list[int]]]:
-    """Rows of one length, with token ``pad`` at their ends: input_ids, attention_mask and labels, each (N, T)."""
-    rows = list(rows)
-    length = max(len(row["input_ids"]) for row in rows)
+def collator(packing: bool, pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
+    """What makes a batch of rows with ``input_ids`` and ``labels``.
 
-    def fill(values: list[int], value: int) -> list[int]:
-        return values + [value] * (length - len(values))
-
-    return {
-        "input_ids": [fill(row["input_ids"], pad) for row in rows],
-        "attention_mask": [fill([1] * len(row["input_ids"]), 0) for row in rows],
-        "labels": [fill(row["labels"], IGNORED) for row in rows],
-    }
-
-
-def packed(rows: Iterable[dict[str, list[int]]]) -> dict[str, list[list[int]]]:
-    """All rows one after another in one: input_ids, position_ids and labels, each (1, T).
-
-    Positions begin anew with each conversation. Where there is no attention mask and no cache, transformers takes that
-    as the mark of packed rows, and lets no token see another conversation's.
+    Args:
+        packing: all rows one after another in one: input_ids, position_ids and labels, each (1, T). Positions begin
+            anew with each conversation. Where there is no attention mask and no cache, transformers takes that as the
+            mark of packed rows, and lets no token see another conversation's.
+        pad: else, the token that fills all rows (N) up to one length: input_ids, attention_mask and labels, each
+            (N, T).
     """
-    rows = list(rows)
+    return DataCollatorWithFlattening() if packing else partial(_padded, pad=pad)
+
+
+def _padded(rows: list[dict[str, Any]], pad: int) -> dict[str, Tensor]:
+    # Transformers' own takes the token and the side from the tokenizer, which is saved with what is tuned.
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    labels = [torch.tensor(row["labels"]) for row in rows]
     return {
-        "input_ids": [[token for row in rows for token in row["input_ids"]]],
-        "position_ids": [[i for row in rows for i in range(len(row["input_ids"]))]],
-        "labels": [[label for row in rows for label in row["labels"]]],
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
     }

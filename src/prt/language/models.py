@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from prt import hub
 from prt.atomic import fingerprint, write_json
 from prt.errors import InputError, first_line
 from prt.language import is_missing
@@ -26,7 +20,7 @@ logging.disable_progress_bar()  # of loading and saving: half lines in a log
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of precisions
 
 # What is fetched of a model: no pickled weights, and no second copy in a format of its own.
-FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+WEIGHTS, OTHERS = "*.safetensors", ("*.json", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
@@ -129,16 +123,10 @@ def fetch(spec: str, out: Path) -> None:
     """Download a model of the hub to ``out``, a folder that :func:`load` takes; its receipt fetched.json comes last.
 
     Raises:
-        InputError: if there is no such model, it is gated, or the network fails.
+        InputError: if there is no such model, it is gated, has no weights in safetensors format, or the network fails.
     """
-    try:
-        commit = HfApi().model_info(spec, revision="main").sha
-        snapshot_download(spec, revision=commit, local_dir=out, allow_patterns=FILES)
-    except Exception as error:  # network, name, licence, space: the hub raises many kinds
-        raise _refusal(spec, "model", error) from error
-    if not list(out.glob("*.safetensors")):
-        raise InputError(f"{spec} has no weights in safetensors format; take a model that has.")
-    write_json(out / "fetched.json", {"spec": spec, "commit": commit})
+    receipt = hub.download(spec, "model", out, needed=[WEIGHTS], also=OTHERS)
+    write_json(out / "fetched.json", {"spec": spec, "commit": receipt.get("revision")})
 
 
 def _must_be_there(spec: str) -> None:
@@ -151,19 +139,5 @@ def _must_be_there(spec: str) -> None:
 
 
 def _refusal(spec: str, what: str, error: Exception) -> InputError:
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return InputError(
-            f"{spec} is gated: accept its licence at https://huggingface.co/{spec}, then log in with `hf auth login` "
-            "or set HF_TOKEN, and fetch it again."
-        )
-    if (
-        any(isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled)) for cause in causes)
-        and not Path(spec).is_dir()
-    ):
-        return InputError(f"{spec} is not on this machine and the network is not used here: fetch it first.")
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return InputError(f"the Hugging Face hub has no model {spec}, or you may not see it; correct the name.")
-    return InputError(f"the {what} of {spec} cannot be loaded ({first_line(error)}); fetch or make it again.")
+    known = None if Path(spec).is_dir() else hub.refusal(spec, "model", error)
+    return known or InputError(f"the {what} of {spec} cannot be loaded ({first_line(error)}); fetch or make it again.")

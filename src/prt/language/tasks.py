@@ -3,7 +3,6 @@
 This module needs no lm-eval, so that asking for a name or a folder costs nothing.
 """
 
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from prt.atomic import read_json, write_json
-from prt.errors import InputError, first_line, known
+from prt import hub
+from prt.atomic import remove, write_json
+from prt.errors import InputError, known
 
 CATALOGUE = Path(__file__).with_name("tasks.yaml")
-ORIGIN = ".fetched.json"  # what a folder of data was made from
 DEFAULTS: dict[str, Any] = {
     "shots": 0,
     "chat_template": False,
@@ -95,46 +94,20 @@ def folder(benchmark: str, own: dict[str, Any], downloads: Path) -> Path | None:
     return downloads / "benchmarks" / facts["hub"]["repository"].replace("/", "--")
 
 
-def fetch(benchmark: str, own: dict[str, Any], downloads: Path) -> Path | None:
-    """Download a benchmark's data set from the hub, unless it is there; its folder, as ``folder`` says.
+def fetch(benchmark: str, own: dict[str, Any], downloads: Path, out: Path) -> None:
+    """Download a benchmark's data set from the hub, unless it is there; then write a receipt (JSON) to ``out``.
 
-    The folder mirrors the repository, and its file ``.fetched.json`` names the revision. It appears whole or not at
-    all; a killed fetch is gone on with by the next.
+    Its folder, as :func:`folder` says, mirrors the repository. The receipt has the repository and the revision; nothing
+    where the user has the data, or a task file names them.
 
     Raises:
         InputError: if it cannot be downloaded, or is gated and no access was given.
     """
     place = folder(benchmark, own, downloads)
-    if place is None or own.get("data") or place.is_dir():
-        return place
-    # The hub reads whether it may use the network when it is imported.
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError
-
-    repository = settings(benchmark, own)["hub"]["repository"]
-    aside = place.with_name(f".{place.name}.part")
-    try:
-        revision = HfApi().dataset_info(repository).sha
+    remove(out)
+    receipt: dict[str, Any] = {}
+    if place is not None and not own.get("data"):
+        repository = settings(benchmark, own)["hub"]["repository"]
         # MMLU's repository keeps all it has a second time, in archives that nobody reads.
-        snapshot_download(
-            repository, repo_type="dataset", revision=revision, local_dir=aside, ignore_patterns=["*.tar", "*.zip"]
-        )
-        shutil.rmtree(aside / ".cache")
-        write_json(aside / ORIGIN, {"repository": repository, "revision": revision})
-        aside.rename(place)
-    except GatedRepoError as error:
-        raise InputError(
-            f"the data of {benchmark} are gated: accept the terms at https://huggingface.co/datasets/{repository}, "
-            "then log in with `hf auth login` or set HF_TOKEN, and fetch again."
-        ) from error
-    except Exception as error:  # no network, no space, no such repository: many kinds
-        raise InputError(
-            f"the data of {benchmark} ({repository} on the Hugging Face hub) could not be downloaded "
-            f"({first_line(error)}); mend that, or go where there is a network, and fetch again."
-        ) from error
-    return place
-
-
-def origin(place: Path) -> dict[str, Any]:
-    """What a folder of data was made from; nothing is known of one that was put there by hand."""
-    return read_json(place / ORIGIN, "receipt") if (place / ORIGIN).is_file() else {}
+        receipt = hub.download(repository, "dataset", place, ignore=["*.tar", "*.zip"])
+    write_json(out, receipt)

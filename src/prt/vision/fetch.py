@@ -1,4 +1,4 @@
-"""Downloads, apart from all else: the rest of the pipeline runs without a network.
+"""Downloads of images; the rest of the pipeline runs without a network.
 
 What is fetched appears whole or not at all: archives are checked against their MD5, and folders are made aside and then
 renamed. A killed fetch is simply run again; what it left behind is mended, never trusted.
@@ -6,23 +6,22 @@ renamed. A killed fetch is simply run again; what it left behind is mended, neve
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
-from prt.atomic import read_json, remove, write_json
+from prt.atomic import remove, write_json
 from prt.errors import InputError, first_line
+from prt.hub import ORIGIN, download, fetch_dataset, kind_of, origin
 from prt.vision.catalogue import Archive, Entry, entry
-from prt.vision.datasets import find, kind_of, torchvision_splits
+from prt.vision.parts import torchvision_splits
+from prt.vision.sources import KINDS, WHAT, find
 
 PATIENCE = 60  # seconds that a silent server is waited for
 PACKED = (".tgz", ".tar.gz", ".zip")
-# What a folder was made from. ``datasets`` passes over hidden files.
-ORIGIN = ".fetched.json"
 
 
 def fetch(source: str, root: Path, out: Path) -> None:
@@ -32,16 +31,20 @@ def fetch(source: str, root: Path, out: Path) -> None:
     revision that are known. Sources that need no download have the source alone.
 
     Args:
-        source: as for ``prt.vision.datasets.prepare``.
+        source: as for ``prt.vision.prepare.prepare``.
         root: the folder of downloads.
 
     Raises:
         InputError: if something cannot be downloaded, is not what was published, or cannot be written.
     """
-    kind, name = kind_of(source)
+    kind, name = kind_of(source, KINDS, WHAT)
     remove(out)
     receipt: dict[str, Any] = {"source": source}
-    fetchers = {"huggingface": _huggingface, "paper": _paper, "torchvision": _torchvision}
+    fetchers: dict[str, Callable[[str, Path], dict[str, Any]]] = {
+        "huggingface": fetch_dataset,
+        "paper": lambda name, root: fetch_entry(entry(name), root),
+        "torchvision": _torchvision,
+    }
     if kind in fetchers:
         with _patience():
             receipt |= fetchers[kind](name, root)
@@ -49,10 +52,6 @@ def fetch(source: str, root: Path, out: Path) -> None:
         receipt["classes"] = len(classes)
         receipt["images"] = {split: len(part.labels) for split, part in parts.items()}
     write_json(out, receipt)
-
-
-def _paper(name: str, root: Path) -> dict[str, Any]:
-    return fetch_entry(entry(name), root)
 
 
 def fetch_entry(facts: Entry, root: Path) -> dict[str, Any]:
@@ -63,14 +62,15 @@ def fetch_entry(facts: Entry, root: Path) -> dict[str, Any]:
     """
     folder = facts.folder(root)
     if facts.hub:
-        return _repository(facts.hub.repository, facts.hub.revision, facts.hub.patterns, folder)
+        hub = facts.hub
+        return download(hub.repository, "dataset", folder, revision=hub.revision, needed=hub.patterns)
     if not folder.is_dir():
         files = [_download(archive, facts, root) for archive in facts.archives]
         with _aside(folder) as aside:
             for archive, file in zip(facts.archives, files, strict=True):
                 _unpack(archive, file, aside)
             write_json(aside / ORIGIN, {"md5": {archive.file: archive.md5 for archive in facts.archives}})
-    return _origin(folder)
+    return origin(folder)
 
 
 def _download(archive: Archive, facts: Entry, root: Path) -> Path:
@@ -116,47 +116,14 @@ def _torchvision(name: str, root: Path) -> dict[str, Any]:
     return {}
 
 
-def _huggingface(name: str, root: Path) -> dict[str, Any]:
-    return {} if Path(name).is_dir() else _repository(name, "main", ["*"], root / "hub" / name)
-
-
-def _repository(repository: str, revision: str, patterns: list[str], folder: Path) -> dict[str, Any]:
-    """Download the files of a data set repository that fit ``patterns``, unless its folder is there."""
-    # The hub reads whether it may use the network when it is imported.
-    from huggingface_hub import HfApi, hf_hub_download
-
-    if not folder.is_dir():
-        with _aside(folder, resume=True) as aside:
-            info = HfApi().dataset_info(repository, revision=revision)
-            names = [file.rfilename for file in info.siblings or []]
-            for pattern in patterns:
-                if not any(fnmatch(name, pattern) for name in names):
-                    raise InputError(f"the repository {repository} of the hub has no file {pattern} at {revision}.")
-            for name in names:
-                if any(fnmatch(name, pattern) for pattern in patterns):
-                    # Whole files of a killed run are kept, halves are gone on with.
-                    hf_hub_download(repository, name, repo_type="dataset", revision=info.sha, local_dir=aside)
-            shutil.rmtree(aside / ".cache")
-            write_json(aside / ORIGIN, {"repository": repository, "revision": info.sha})
-    return _origin(folder)
-
-
-def _origin(folder: Path) -> dict[str, Any]:
-    """What a folder was made from; nothing is known of one that was put there by hand."""
-    return read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
-
-
 @contextmanager
-def _aside(folder: Path, resume: bool = False) -> Iterator[Path]:
-    """Yield a folder beside ``folder`` to work in; on success it becomes ``folder``.
-
-    It is empty, unless ``resume`` says that what a killed run left in it can be gone on with.
-    """
+def _aside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` to work in; on success it becomes ``folder``."""
     aside = folder.with_name(f".{folder.name}.part")
     try:
-        if not resume and aside.exists():
+        if aside.exists():
             shutil.rmtree(aside)
-        aside.mkdir(parents=True, exist_ok=True)
+        aside.mkdir(parents=True)
         yield aside
         aside.rename(folder)
     except InputError:

@@ -19,10 +19,12 @@ from torchvision import datasets as torchvision_datasets
 
 from prt.errors import InputError
 from prt.vision import catalogue
-from prt.vision.catalogue import NAMES, Entry, entry, load
-from prt.vision.datasets import Found, Images, Part, read_manifest
+from prt.vision.catalogue import NAMES, Entry, entry
+from prt.vision.parts import Found, Part
+from prt.vision.prepare import prepare
+from prt.vision.prepared import Images, read_manifest
+from prt.vision.sources import load_paper
 
-Prt = Callable[..., tuple[int, str, str]]
 # Split → the images (encoded, or pixels) and labels that the test put there.
 Made = dict[str, list[tuple[Any, int]]]
 
@@ -232,7 +234,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path, Entry, pytest.MonkeyPatch], Made], Entr
 def made_and_loaded(layout: str, root: Path, patch: pytest.MonkeyPatch) -> tuple[Made, Found]:
     make, facts = LAYOUTS[layout]
     made = make(facts.folder(root), facts, patch)
-    return made, load(facts, root)
+    return made, load_paper(facts, root)
 
 
 def contents(part: Part) -> list[tuple[bytes, int]]:
@@ -265,7 +267,7 @@ def test_caltech101_is_split_by_class(tmp_path: Path, monkeypatch: pytest.Monkey
     train, test = contents(parts["train"]), contents(parts["test"])
     assert np.bincount([label for _, label in train]).tolist() == [2] * 6
     assert sorted(train + test) == sorted(made["all"])
-    again = load(LAYOUTS["caltech101"][1], tmp_path)[1]
+    again = load_paper(LAYOUTS["caltech101"][1], tmp_path)[1]
     assert contents(again["train"]) == train
 
 
@@ -314,14 +316,14 @@ def test_too_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         InputError,
         match=r"has 5 images in split 'test' of .*/paper/cub, but 6 are published; delete .*/paper/cub; where",
     ):
-        load(more, tmp_path)
+        load_paper(more, tmp_path)
 
 
 def test_too_few_images_to_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make, facts = LAYOUTS["caltech101"]
     make(facts.folder(tmp_path), facts, monkeypatch)
     with pytest.raises(InputError, match=r"Caltech-101 in .* is not whole .*class number 0 has 4 .*; delete"):
-        load(replace(facts, train_per_class=5), tmp_path)
+        load_paper(replace(facts, train_per_class=5), tmp_path)
 
 
 def test_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,9 +344,9 @@ def test_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_text("\n".join(swapped) + "\n")
         own = list(facts.classes)
         with pytest.raises(InputError, match=f"class 1 of .* is '{own[2]}' in .*, but '{own[1]}' in the list"):
-            load(facts, tmp_path)
+            load_paper(facts, tmp_path)
         with pytest.raises(InputError, match=f"has 3 classes, but {len(entry(facts.name).classes)} are known"):
-            load(entry(facts.name), tmp_path)
+            load_paper(entry(facts.name), tmp_path)
 
 
 def test_half_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,31 +367,29 @@ def test_half_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         make(folder, facts, monkeypatch)
         shutil.rmtree(folder / file) if (folder / file).is_dir() else (folder / file).unlink()
         with pytest.raises(InputError, match=f"in {folder} is not whole .*; delete {folder}; where there is a network"):
-            load(facts, tmp_path)
+            load_paper(facts, tmp_path)
 
 
-def test_prepare_says_how_to_get_what_is_missing(prt: Prt, tmp_path: Path) -> None:
+def test_prepare_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
     def said(source: str) -> str:
-        code, _, complaint = prt(
-            "vision", "prepare", "--source", source, "--out", tmp_path / "out", "--downloads", tmp_path / "downloads"
-        )
-        assert code == 1
+        with pytest.raises(InputError) as error:
+            prepare(source, tmp_path / "out", root=tmp_path / "downloads")
         assert not (tmp_path / "out").exists()
-        assert complaint.count("\n") == 1
-        return complaint
+        assert "\n" not in str(error.value)
+        return str(error.value)
 
     cub = said("paper:cub")
-    assert "run `snakemake fetch`, or `prt vision fetch --source paper:cub --downloads" in cub
+    assert "where there is a network, run `snakemake fetch`; or put CUB_200_2011.tgz" in cub
     assert f"or put CUB_200_2011.tgz into {tmp_path}/downloads/archives/cub by hand" in cub
     cars = said("paper:cars")
     assert f"torchvision's StanfordCars there by hand, as {tmp_path}/downloads/paper/cars/stanford_cars" in cars
-    assert "--source torchvision:Flowers102" in said("torchvision:Flowers102")
-    assert "--source huggingface:no/such" in said("huggingface:no/such")
+    assert "Flowers102 in" in (flowers := said("torchvision:Flowers102")) and "run `snakemake fetch`" in flowers
+    assert "'no/such' is not in" in (none := said("huggingface:no/such")) and "run `snakemake fetch`" in none
     assert "unknown data set of the paper 'cubs': did you mean 'cub'?" in said("paper:cubs")
 
 
-def test_prepared_whole(prt: Prt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the facts on disk to the three splits, by the command line."""
+def test_prepared_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the facts on disk to the three splits."""
     make, facts = LAYOUTS["cub"]
     whole = yaml.safe_load((catalogue.FACTS / "cub.yaml").read_text())
     write(
@@ -400,12 +400,9 @@ def test_prepared_whole(prt: Prt, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     entry.cache_clear()
     try:
         made = make(facts.folder(tmp_path), facts, monkeypatch)
-        code, _, complaint = prt(
-            "vision", "prepare", "--source", "paper:cub", "--out", tmp_path / "out", "--downloads", tmp_path
-        )
+        prepare("paper:cub", tmp_path / "out", root=tmp_path)
     finally:
         entry.cache_clear()
-    assert code == 0, complaint
     manifest = read_manifest(tmp_path / "out")
     assert manifest.classes == ["Black footed Albatross", "Laysan Albatross", "Sooty Albatross"]
     assert manifest.templates == ["a photo of a {}, a type of bird."]

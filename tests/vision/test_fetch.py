@@ -1,6 +1,5 @@
 """Downloads, from a real server on this machine: whole or not at all, and mended where a run was killed."""
 
-import copy
 import hashlib
 import io
 import json
@@ -9,87 +8,23 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import torch
 from conftest import CLASSES, draw
+from helpers.hub import COMMIT, Server, hub, server, shapes
 from torchvision import datasets as torchvision_datasets
 
 from prt.errors import InputError
-from prt.miniature.pretrain import ARCHITECTURES
-from prt.vision.backbones import Classifier, fetch_backbone, load_backbone
-from prt.vision.catalogue import Archive, Entry, Hub, entry, load
-from prt.vision.datasets import Images, prepare, read_manifest
+from prt.vision.catalogue import Archive, Entry, Hub, entry
 from prt.vision.fetch import fetch, fetch_entry
+from prt.vision.prepare import prepare
+from prt.vision.prepared import Images, read_manifest
+from prt.vision.sources import load_paper
 
-Prt = Callable[..., tuple[int, str, str]]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Server(ThreadingHTTPServer):
-    """Serves ``files`` (path → bytes); sends only so many bytes of those in ``cut``; notes what was asked for."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.files: dict[str, bytes] = {}
-        self.cut: dict[str, int] = {}
-        self.asked: list[str] = []
-
-    def repository(self, name: str, files: dict[str, bytes]) -> None:
-        """Serve a data set repository as the Hugging Face hub does."""
-        siblings = [{"rfilename": file} for file in files]
-        info = {"_id": "0", "id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
-        for revision in ("main", COMMIT):
-            self.files[f"/api/datasets/{name}/revision/{revision}"] = json.dumps(info).encode()
-        for file, content in files.items():
-            self.files[f"/datasets/{name}/resolve/{COMMIT}/{file}"] = content
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self.answer(False)
-
-    def do_GET(self) -> None:
-        self.answer(True)
-
-    def answer(self, body: bool) -> None:
-        path = self.path.split("?")[0]
-        self.server.asked.append(f"{self.command} {path}")
-        content = self.server.files.get(path)
-        if content is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Type", "application/json" if path.startswith("/api/") else "application/octet-stream")
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if body:
-            self.wfile.write(content[: self.server.cut.get(path, len(content))])
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield running
-        running.shutdown()
+__all__ = ["hub", "server"]  # fixtures
 
 
 def png(seed: int) -> bytes:
@@ -141,7 +76,8 @@ def test_an_archive_is_fetched_once(server: Server, tmp_path: Path) -> None:
     facts = served(server, birds())
     known = fetch_entry(facts, tmp_path)
     assert known == {"md5": {"CUB_200_2011.tgz": facts.archives[0].md5}}
-    assert {split: len(part.labels) for split, part in load(facts, tmp_path)[1].items()} == {"train": 7, "test": 2}
+    _, parts = load_paper(facts, tmp_path)
+    assert {split: len(part.labels) for split, part in parts.items()} == {"train": 7, "test": 2}
     assert left(tmp_path) == sorted(
         ["archives/cub/CUB_200_2011.tgz", "paper/cub/.fetched.json", *(f"paper/cub/{name}" for name in birds())]
     )
@@ -164,7 +100,7 @@ def test_a_wrong_checksum(server: Server, tmp_path: Path) -> None:
         assert left(tmp_path) == []
     del server.cut[path]
     fetch_entry(facts, tmp_path)
-    load(facts, tmp_path)
+    load_paper(facts, tmp_path)
 
 
 def test_no_network_and_nothing_there(server: Server, tmp_path: Path) -> None:
@@ -178,7 +114,7 @@ def test_no_network_and_nothing_there(server: Server, tmp_path: Path) -> None:
     by_hand = facts.archive_folder(tmp_path) / "CUB_200_2011.tgz"
     by_hand.write_bytes(server.files["/CUB_200_2011.tgz"])
     fetch_entry(facts, tmp_path)
-    load(facts, tmp_path)
+    load_paper(facts, tmp_path)
 
 
 def test_what_a_killed_download_left(server: Server, tmp_path: Path) -> None:
@@ -189,7 +125,7 @@ def test_what_a_killed_download_left(server: Server, tmp_path: Path) -> None:
     (folder / ".CUB_200_2011.tgz.part").write_bytes(whole[:700])
     (folder / "CUB_200_2011.tgz").write_bytes(whole[:900])  # as by a copy that was broken off
     fetch_entry(facts, tmp_path)
-    load(facts, tmp_path)
+    load_paper(facts, tmp_path)
     assert left(folder) == ["CUB_200_2011.tgz"]
 
 
@@ -222,10 +158,10 @@ def test_killed_while_unpacking(server: Server, tmp_path: Path) -> None:
     assert 0 < len(unpacked) < len(files)
     assert not facts.folder(tmp_path).exists()
     with pytest.raises(InputError, match="is not in"):
-        load(facts, tmp_path)
+        load_paper(facts, tmp_path)
     (aside / "stray").write_bytes(b"of an older archive")
     fetch_entry(facts, tmp_path)
-    load(facts, tmp_path)
+    load_paper(facts, tmp_path)
     assert left(facts.folder(tmp_path)) == sorted([".fetched.json", *files])
     assert not aside.exists()
 
@@ -275,7 +211,7 @@ def test_torchvision(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kind, "test_list", [[name, sums[name]] for name, _ in kind.test_list])
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": sums["batches.meta"]})
 
-    with pytest.raises(InputError, match=r"finds no whole CIFAR10 in .*--source torchvision:CIFAR10"):
+    with pytest.raises(InputError, match=r"finds no whole CIFAR10 in .*run `snakemake fetch`, or put"):
         prepare("torchvision:CIFAR10", tmp_path / "out", root=tmp_path)
     (tmp_path / ".CIFAR10.part" / "cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / ".CIFAR10.part" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
@@ -289,45 +225,51 @@ def test_torchvision(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert read_manifest(tmp_path / "out").classes == ["airplane", "bird"]
 
 
-def shapes(tmp_path: Path, pictures: Path) -> dict[str, bytes]:
-    """The files of a data set repository of the hub."""
-    import datasets
+CONFIG = """
+experiment: own
+vision:
+  backbones: {tiny: {architecture: rn12, corpus: poor, recipe: {steps: 5}}}
+  datasets: {shapes: {source: "huggingface:me/shapes", shots: {full: {}}}}
+  recipe: {}
+  seeds: [0]
+  panels: [{source: tiny, targets: [tiny]}]
+  strengths: [1]
+  figure6: {dataset: shapes, shots: full, source: tiny, targets: [tiny], alphas: [0, 0.1], every: 1}
+  table7: {dataset: shapes, shots: full, source: tiny, targets: [tiny]}
+"""
 
-    rows = datasets.load_dataset("imagefolder", data_dir=str(pictures), cache_dir=str(tmp_path / "cache"))["train"]
-    rows.to_parquet(tmp_path / "rows.parquet")
-    return {"README.md": b"# Shapes\n", "data/train-00000-of-00001.parquet": (tmp_path / "rows.parquet").read_bytes()}
 
-
-def run(server: Server, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own that knows this server as the hub, but is told to be offline."""
+def run(server: Server, folder: Path, rule: str, job: str) -> subprocess.CompletedProcess[str]:
+    """A job in a process of its own that knows this server as the hub, but is told to be offline."""
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     environment = os.environ | offline | {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-m", "prt.cli", "vision", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    (folder / "config.yaml").write_text(CONFIG)
+    command = [sys.executable, "-c", "from prt.cli import main; main()", "run", rule, job, "--config", "config.yaml"]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
 
 
 def test_the_hub(server: Server, tmp_path: Path, pictures: Path) -> None:
     """Fetching uses the network though the environment forbids it; preparing never does."""
-    server.repository("me/shapes", files := shapes(tmp_path, pictures))
-    source, root, out = "huggingface:me/shapes", tmp_path / "downloads", tmp_path / "receipt.json"
-    prepared = run(server, "prepare", "--source", source, "--downloads", root, "--out", tmp_path / "out")
+    place = server.repository("me/shapes", files := shapes(tmp_path, pictures))
+    fetched = ("fetch_dataset", "huggingface--me--shapes")
+    root, out = tmp_path / "downloads", tmp_path / "downloads" / "huggingface--me--shapes.json"
+    prepared = run(server, tmp_path, "prepare", "shapes")
     assert prepared.returncode == 1
-    assert "--source huggingface:me/shapes" in prepared.stderr
+    assert "'me/shapes' is not in" in prepared.stderr and "run `snakemake fetch`" in prepared.stderr
     assert not server.asked
 
-    parquet = "data/train-00000-of-00001.parquet"
-    path = f"/datasets/me/shapes/resolve/{COMMIT}/{parquet}"
+    path = f"{place}data/train-00000-of-00001.parquet"
     missing = server.files.pop(path)
-    done = run(server, "fetch", "--source", source, "--downloads", root, "--out", out)
+    done = run(server, tmp_path, *fetched)
     assert done.returncode == 1
-    assert f"{root}/hub/me/shapes could not be made" in done.stderr.splitlines()[-1]
+    assert "the data set me/shapes could not be downloaded (" in done.stderr.splitlines()[-1]
     assert not out.exists() and not (root / "hub" / "me" / "shapes").exists()
 
     server.files[path] = missing
-    done = run(server, "fetch", "--source", source, "--downloads", root, "--out", out)
+    done = run(server, tmp_path, *fetched)
     assert done.returncode == 0, done.stderr
     assert json.loads(out.read_text()) == {
-        "source": source,
+        "source": "huggingface:me/shapes",
         "repository": "me/shapes",
         "revision": COMMIT,
         "classes": 3,
@@ -337,27 +279,20 @@ def test_the_hub(server: Server, tmp_path: Path, pictures: Path) -> None:
 
     first = out.read_bytes()
     server.asked.clear()
-    assert run(server, "fetch", "--source", source, "--downloads", root, "--out", out).returncode == 0
-    prepared = run(server, "prepare", "--source", source, "--downloads", root, "--out", tmp_path / "out")
+    assert run(server, tmp_path, *fetched).returncode == 0
+    prepared = run(server, tmp_path, "prepare", "shapes")
     assert prepared.returncode == 0, prepared.stderr
     assert out.read_bytes() == first
     assert not server.asked
-    manifest = read_manifest(tmp_path / "out")
+    manifest = read_manifest(tmp_path / "results" / "own" / "vision" / "data" / "shapes")
     assert manifest.classes == sorted(CLASSES)
     assert Images(manifest, "train")[0][0] in {file.read_bytes() for file in pictures.rglob("*.png")}
 
 
-def test_files_of_a_repository(server: Server, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_repository(hub: Server, tmp_path: Path, pictures: Path) -> None:
     """Of a repository in the catalogue only the files that are needed come, at the revision of the facts."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
     files = shapes(tmp_path, pictures)
-    server.repository("timm/resisc45", files | {"other/large.bin": b"not needed"})
+    hub.repository("timm/resisc45", files | {"other/large.bin": b"not needed"})
     facts = replace(
         entry("resisc45"),
         hub=Hub("timm/resisc45", COMMIT, "parquet", {"train": "data/train-*.parquet"}),
@@ -365,63 +300,16 @@ def test_files_of_a_repository(server: Server, tmp_path: Path, pictures: Path, m
         images={"train": 60},
     )
     assert fetch_entry(facts, tmp_path) == {"repository": "timm/resisc45", "revision": COMMIT}
-    assert load(facts, tmp_path)[0] == sorted(CLASSES)
+    assert load_paper(facts, tmp_path)[0] == sorted(CLASSES)
     assert left(facts.folder(tmp_path)) == [".fetched.json", "data/train-00000-of-00001.parquet"]
     other = replace(facts, name="other", hub=replace(facts.hub, files={"test": "data/test-*.parquet"}))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"timm/resisc45 of the hub has no file data/test-.*parquet at {COMMIT}"):
         fetch_entry(other, tmp_path)
 
 
-def test_receipts_of_what_needs_no_download(prt: Prt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.setenv(name, "1")  # put back after the test
+def test_receipts_of_what_needs_no_download(tmp_path: Path) -> None:
     out = tmp_path / "receipt.json"
-    code, _, _ = prt("vision", "fetch", "--source", "miniature:digits", "--downloads", tmp_path, "--out", out)
-    assert (code, json.loads(out.read_text())) == (0, {"source": "miniature:digits"})
-    code, _, complaint = prt("vision", "fetch", "--source", "papers:cub", "--downloads", tmp_path, "--out", out)
-    assert code == 1
-    assert "unknown kind of data set source 'papers': did you mean 'paper'?" in complaint
-
-
-@pytest.mark.parametrize("model", ["RN50-quickgelu", "convnext_base"])
-def test_a_backbone_without_a_network(model: str, tmp_path: Path) -> None:
-    """A folder of a fetched model gives the same features, head, preprocessing and tokens as the model itself."""
-    clip = open_clip.create_model(model, precision="fp32")
-    torch.save(clip.state_dict(), tmp_path / "weights.pt")
-    spec = f"{model}/{tmp_path / 'weights.pt'}"
-    fetch_backbone(spec, tmp_path / "folder")
-    config = json.loads((tmp_path / "folder" / "open_clip_config.json").read_text())
-    assert config["prt"] == {"spec": spec}
-    assert config["model_cfg"] == open_clip.get_model_config(model)
-    before, after = load_backbone(spec), load_backbone(f"local-dir:{tmp_path / 'folder'}")
-    assert after.fingerprint() == before.fingerprint()
-    assert json.dumps(after.preprocess_cfg) == json.dumps(before.preprocess_cfg)  # but for lists and tuples
-    texts = ["a photo of a cat.", "a  Photo, of 12 DOGS"]
-    assert torch.equal(after.tokenizer(texts), before.tokenizer(texts))
-    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
-    features = []
-    for loaded in (before, after):
-        loaded.clip.eval()
-        # With a head of ones in the diagonal the logits are the features.
-        head = torch.eye(config["model_cfg"]["embed_dim"])
-        images = Classifier(loaded.clip.visual, head, torch.tensor(1.0), loaded.preprocess_cfg)
-        with torch.no_grad():
-            features.append((images(pixels), loaded.clip.encode_text(loaded.tokenizer(texts), normalize=True)))
-    for ours, theirs in zip(*features, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
-
-
-def test_a_backbone_whose_tokenizer_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder could not give back a tokenizer of the hub's, so none is written."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]")))
-    words.save_pretrained(tmp_path / "words")
-    config = copy.deepcopy(ARCHITECTURES["vit-s"])
-    config["text_cfg"] |= {"hf_tokenizer_name": str(tmp_path / "words")}
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"elsewhere": config})
-    torch.save(open_clip.create_model("elsewhere").state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(InputError, match="is a HFTokenizer, which a folder of open_clip does not hold; choose a model"):
-        fetch_backbone(f"elsewhere/{tmp_path / 'weights.pt'}", tmp_path / "folder")
-    assert not (tmp_path / "folder").exists()
+    fetch("miniature:digits", tmp_path, out)
+    assert json.loads(out.read_text()) == {"source": "miniature:digits"}
+    with pytest.raises(InputError, match="unknown kind of data set source 'papers': did you mean 'paper'"):
+        fetch("papers:cub", tmp_path, out)

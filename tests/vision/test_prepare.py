@@ -1,20 +1,18 @@
-"""Preparing and reading image data sets, from sources of every kind that can be had without a network."""
+"""Preparing image data sets, from sources of every kind that can be had without a network."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import CLASSES, draw
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prt.errors import InputError
-from prt.vision.datasets import Images, batches_of, few_shot, prepare, read_manifest
-
-Prt = Callable[..., tuple[int, str, str]]
+from prt.vision.prepare import prepare
+from prt.vision.prepared import Images, read_manifest
 
 
 def test_a_folder_of_the_user_s_own(dataset: Path, pictures: Path) -> None:
@@ -100,24 +98,21 @@ def test_hugging_face(pictures: Path, tmp_path: Path) -> None:
     assert Images(manifest, "train")[0][0] in {f.read_bytes() for f in pictures.rglob("*.png")}
 
 
-def test_bad_sources(prt: Prt, pictures: Path, tmp_path: Path) -> None:
-    def refused(source: str, sentence: str, *options: str) -> None:
-        code, _, complaint = prt(
-            "vision", "prepare", "--source", source, "--out", tmp_path / "out", "--downloads", tmp_path, *options
-        )
-        assert code == 1
-        assert sentence in complaint.splitlines()[-1]
-        assert "Traceback" not in complaint
+def test_bad_sources(pictures: Path, tmp_path: Path) -> None:
+    def refused(source: str, sentence: str, **options: Any) -> None:
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            prepare(source, tmp_path / "out", root=tmp_path, **options)
         assert not (tmp_path / "out" / "manifest.json").exists()
 
     refused("minature:digits", "unknown kind of data set source 'minature': did you mean 'miniature'?")
+    refused("embedded:digits", "the source 'embedded:digits' has a new name: write 'miniature:digits'.")
     refused("miniature:digit", "unknown miniature data set 'digit': did you mean 'digits'?")
     refused("torchvision:Flower102", "unknown torchvision data set 'Flower102': did you mean 'Flowers102'?")
     refused("huggingface:no/such", "where there is a network, run `snakemake fetch`")
     refused(f"folder:{tmp_path / 'none'}", "does not exist; correct 'source'")
-    refused(f"folder:{pictures}", "'classes' has 2 names, but", "--classes", '["a", "b"]')
-    refused(f"folder:{pictures}", "'a' occurs twice", "--classes", '["a", "b", "a"]')
-    refused(f"folder:{pictures}", "has no {} for the class name", "--templates", '["a photo"]')
+    refused(f"folder:{pictures}", "'classes' has 2 names, but", classes=["a", "b"])
+    refused(f"folder:{pictures}", "'a' occurs twice", classes=["a", "b", "a"])
+    refused(f"folder:{pictures}", "has no {} for the class name", templates=["a photo"])
 
     own = tmp_path / "own"
     shutil.copytree(pictures, own)
@@ -135,7 +130,7 @@ def test_bad_sources(prt: Prt, pictures: Path, tmp_path: Path) -> None:
     refused(f"folder:{tmp_path / 'split'}", "train/square holds no images")
 
 
-def test_a_class_without_training_images(tmp_path: Path, pictures: Path, prt: Prt) -> None:
+def test_a_class_without_training_images(tmp_path: Path, pictures: Path) -> None:
     """A hub data set may name a class in its features of which the training split has nothing."""
     import datasets
 
@@ -143,61 +138,8 @@ def test_a_class_without_training_images(tmp_path: Path, pictures: Path, prt: Pr
     (tmp_path / "hub").mkdir()
     rows.filter(lambda row: row["label"] != 1).to_parquet(tmp_path / "hub" / "train.parquet")
     rows.to_parquet(tmp_path / "hub" / "test.parquet")
-    code, _, complaint = prt(
-        "vision",
-        "prepare",
-        "--source",
-        f"huggingface:{tmp_path / 'hub'}",
-        "--out",
-        tmp_path / "out",
-        "--downloads",
-        tmp_path,
-    )
-    assert code == 1
-    assert "has no training image of class 'cross'" in complaint
-
-
-def test_damaged_data(dataset: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
-    manifest = read_manifest(copy)
-    whole = (copy / "test.arrow").read_bytes()
-    (copy / "test.arrow").write_bytes(whole[:-50])
-    with pytest.raises(InputError, match="truncated or corrupt"):
-        Images(manifest, "test")
-    shutil.copy(copy / "train.arrow", copy / "test.arrow")
-    with pytest.raises(InputError, match="does not fit its manifest"):
-        Images(manifest, "test")
-    (copy / "test.arrow").unlink()
-    with pytest.raises(InputError, match="does not exist"):
-        Images(manifest, "test")
-    (copy / "manifest.json").write_text('{"classes": []}')
-    with pytest.raises(InputError, match="incomplete"):
-        read_manifest(copy)
-
-
-@given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 5), st.integers(0, 40))
-def test_batches_are_a_pure_function(n: int, batch: int, seed: int, start: int) -> None:
-    indices = np.arange(100, 100 + n)
-    whole, late = batches_of(indices, batch, seed, 0), batches_of(indices, batch, seed, start)
-    for _ in range(start):
-        next(whole)
-    for _ in range(5):
-        np.testing.assert_array_equal(next(whole), next(late))
-    epoch = [next(b) for b in [batches_of(indices, batch, seed, 0)] for _ in range(max(1, n // batch))]
-    drawn = np.concatenate(epoch)
-    assert len(set(drawn)) == len(drawn) == max(1, n // batch) * min(batch, n)
-
-
-@given(st.integers(1, 6), st.integers(0, 9))
-def test_few_shot_is_balanced_and_seeded(shots: int, seed: int) -> None:
-    labels = np.array([0, 1, 2] * 6)
-    chosen = few_shot(labels, str(shots), seed)
-    np.testing.assert_array_equal(chosen, few_shot(labels, str(shots), seed))
-    assert np.bincount(labels[chosen]).tolist() == [shots] * 3
-    assert len(set(chosen)) == len(chosen)
-    np.testing.assert_array_equal(few_shot(labels, "full", seed), np.arange(18))
-    with pytest.raises(InputError, match="7 shots were asked for"):
-        few_shot(labels, "7", seed)
+    with pytest.raises(InputError, match="has no training image of class 'cross'"):
+        prepare(f"huggingface:{tmp_path / 'hub'}", tmp_path / "out", root=tmp_path)
 
 
 def test_official_validation_splits_are_used(pictures: Path, tmp_path: Path) -> None:

@@ -1,16 +1,13 @@
 """Chat data: prepared whole or refused with the line's number, encoded with a loss mask, padded or packed."""
 
 import json
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import torch
-from huggingface_hub import constants
+from helpers.hub import COMMIT, Server, hub, server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -23,10 +20,9 @@ from prt.language import chats as module
 from prt.language.chats import (
     IGNORED,
     chat_template,
+    collator,
     encode,
     fetch,
-    packed,
-    padded,
     prepare,
     read_manifest,
     read_tokens,
@@ -45,7 +41,7 @@ def bytes_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+__all__ = ["hub", "server"]  # fixtures
 TOKENIZER = bytes_tokenizer()
 TULU = chat_template(TOKENIZER, "tulu", "bytes")
 
@@ -124,7 +120,8 @@ def test_bad_sources(tmp_path: Path) -> None:
     one = write(tmp_path / "one.jsonl", chat("q", "a"))
     refused("has 1 conversations, but needs two or more", f"jsonl:{one}")
     refused("share of validation is 1", f"jsonl:{one}", 1)
-    refused("prt language fetch --source huggingface:owner/chats", "huggingface:owner/chats")
+    refused("write 'miniature:chats'", "embedded:chats")
+    refused("'owner/chats' is not in .*run `snakemake fetch`", "huggingface:owner/chats")
     (tmp_path / "text").mkdir()
     write(tmp_path / "text" / "train.jsonl", {"text": "hello"})
     refused("has no column 'messages', but text", f"huggingface:{tmp_path / 'text'}")
@@ -150,67 +147,29 @@ def test_hub_data(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert sorted(kept, key=str) == [row["messages"] for i, row in enumerate(rows) if i != 4]
 
 
-class Hub(SimpleHTTPRequestHandler):
-    """Serves a folder as the hub does; below 'gated' it wants a licence accepted."""
-
-    def end_headers(self) -> None:
-        for name, value in {"ETag": '"tag"', "X-Repo-Commit": COMMIT}.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def send_head(self) -> Any:
-        if "/gated/" not in self.path:
-            return super().send_head()
-        self.send_response(403)
-        self.send_header("X-Error-Code", "GatedRepo")
-        self.end_headers()
-        return None
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def test_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch(hub: Server, tmp_path: Path) -> None:
     """What is downloaded appears whole or not at all, and is then prepared without a network."""
     rows = b"".join(json.dumps(chat(f"q {i}", f"a {i}")).encode() + b"\n" for i in range(9))
-    info = {
-        "_id": "0",
-        "id": "owner/chats",
-        "sha": COMMIT,
-        "siblings": [{"rfilename": "train.jsonl"}],
-        "private": False,
-    }
-    file = tmp_path / "served" / "datasets" / "owner" / "chats" / "resolve" / COMMIT / "train.jsonl"
-    tree = [{"type": "file", "path": "train.jsonl", "size": len(rows), "oid": "tag"}]
-    for asked, answer in {"revision/main": info, f"tree/{COMMIT}": tree}.items():
-        api = tmp_path / "served" / "api" / "datasets" / "owner" / "chats" / asked
-        api.parent.mkdir(parents=True, exist_ok=True)
-        api.write_text(json.dumps(answer))
+    file = hub.repository("owner/chats", {"train.jsonl": rows}) + "train.jsonl"
+    hub.repository("gated/chats", {"train.jsonl": rows})
+    del hub.files[file]
     downloads, out = tmp_path / "downloads", tmp_path / "receipt.json"
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(tmp_path / "served"))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-        with pytest.raises(InputError, match="owner/chats could not be downloaded"):
-            fetch("huggingface:owner/chats", downloads, out)
-        assert not (downloads / "hub" / "owner" / "chats").exists()
-        file.parent.mkdir(parents=True)
-        file.write_bytes(rows)
+    with pytest.raises(InputError, match="the data set owner/chats could not be downloaded"):
         fetch("huggingface:owner/chats", downloads, out)
-        with pytest.raises(
-            InputError, match=r"gated/chats is gated: accept its licence at .*/datasets/gated/chats, then"
-        ):
-            fetch("huggingface:gated/chats", downloads, tmp_path / "none.json")
-        server.shutdown()
+    assert not (downloads / "hub" / "owner" / "chats").exists()
+    hub.files[file] = rows
+    fetch("huggingface:owner/chats", downloads, out)
+    with pytest.raises(InputError, match=r"gated/chats is gated: accept its licence at .*/datasets/gated/chats, then"):
+        fetch("huggingface:gated/chats", downloads, tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
     receipt = {"source": "huggingface:owner/chats", "repository": "owner/chats", "revision": COMMIT}
     assert read_json(out) == receipt
-    fetch("huggingface:owner/chats", downloads, out)  # what is there is not asked for again
-    fetch(f"huggingface:{tmp_path}", downloads, tmp_path / "none.json")  # nor is a folder
-    assert read_json(out) == receipt
+    hub.asked.clear()
+    fetch("huggingface:owner/chats", downloads, out)
+    fetch(f"huggingface:{tmp_path}", downloads, tmp_path / "none.json")
     prepare("huggingface:owner/chats", tmp_path / "data", downloads=downloads, validation=0.3)
+    assert not hub.asked  # neither for what is there, nor for a folder
+    assert read_json(out) == receipt
     assert read_manifest(tmp_path / "data").conversations == {"train": 6, "validation": 3}
     assert read_json(tmp_path / "data" / "manifest.json")["revision"] == COMMIT
 
@@ -305,6 +264,39 @@ def test_templates() -> None:
     refused("has no end of sequence", tokenizer, "tulu")
 
 
+ROWS = st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=9), min_size=1, max_size=5)
+
+
+@given(ids=ROWS, pad=st.integers(0, 300), data=st.data())
+def test_batches(ids: list[list[int]], pad: int, data: st.DataObject) -> None:
+    """One row of all, or rows of one length; no first token is learned, as nothing comes before it."""
+    labels = [[IGNORED, *(token if data.draw(st.booleans()) else IGNORED for token in row[1:])] for row in ids]
+    rows = [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
+    length = max(map(len, ids))
+    expected = {
+        True: {
+            "input_ids": [[token for row in ids for token in row]],
+            "labels": [[label for row in labels for label in row]],
+            "position_ids": [[i for row in ids for i in range(len(row))]],
+        },
+        False: {
+            "input_ids": [row + [pad] * (length - len(row)) for row in ids],
+            "labels": [row + [IGNORED] * (length - len(row)) for row in labels],
+            "attention_mask": [[1] * len(row) + [0] * (length - len(row)) for row in ids],
+        },
+    }
+    for packing, tensors in expected.items():
+        batch = collator(packing, pad)(rows)
+        assert {name: tensor.tolist() for name, tensor in batch.items()} == tensors
+        assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_the_border_of_packed_rows_is_not_learned() -> None:
+    """Even of rows that :func:`encode` did not make."""
+    batch = collator(True, 0)([{"input_ids": [5, 6], "labels": [5, 6]}, {"input_ids": [7, 8], "labels": [7, 8]}])
+    assert batch["labels"].tolist() == [[IGNORED, 6, IGNORED, 8]]
+
+
 @pytest.mark.parametrize("kind", ["eager", "sdpa"])
 def test_packed_rows_do_not_see_each_other(kind: str) -> None:
     """Logits of a packed row are those of each conversation alone; with a cache they would not be."""
@@ -316,10 +308,7 @@ def test_packed_rows_do_not_see_each_other(kind: str) -> None:
     model.set_attn_implementation(kind)
     ids = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
     rows = [{"input_ids": row, "labels": row} for row in ids]
-    one = {name: torch.tensor(values) for name, values in packed(rows).items()}
-    many = {name: torch.tensor(values) for name, values in padded(rows, pad=0).items()}
-    assert one["labels"].tolist() == [[token for row in ids for token in row]]
-    assert many["labels"].tolist()[1] == [10, 11, *[IGNORED] * 3]
+    one, many = collator(True, 0)(rows), collator(False, 0)(rows)
     del one["labels"], many["labels"]
     with torch.no_grad():
         alone = [model(torch.tensor([row])).logits[0] for row in ids]

@@ -1,0 +1,128 @@
+"""What a source of images gives, and how torchvision's and Hugging Face's data sets give it."""
+
+import inspect
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from prt.errors import InputError, known
+
+SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some examples of a source: their labels, and ``read(i)``, the i-th one's encoded bytes and name."""
+
+    labels: list[int]
+    read: Callable[[int], tuple[bytes, str]]
+
+    def subset(self, indices: list[int]) -> "Part":
+        """The examples of ``indices``, in that order."""
+        return Part([self.labels[i] for i in indices], lambda i: self.read(indices[i]))
+
+
+Found = tuple[list[str], dict[str, Part]]  # class names; the splits that the source itself has, or 'all'
+
+
+def png(image: Image.Image) -> bytes:
+    """The picture as the bytes of a PNG file, without loss."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def torchvision_splits(name: str, folder: Path, download: bool) -> dict[str, Any]:
+    """The splits that a data set of torchvision has ('all' where it has none), by its class name."""
+    import torchvision.datasets as module
+
+    kinds: dict[str, Any] = {
+        n: k for n, k in vars(module).items() if inspect.isclass(k) and issubclass(k, module.VisionDataset)
+    }
+    known(name, kinds, "torchvision data set")
+    parameters = inspect.signature(kinds[name]).parameters
+    options: dict[str, Any] = {"download": download} if "download" in parameters else {}
+    if "split" in parameters:
+        wanted: dict[str, dict[str, Any]] = {name: {"split": name} for name in ("train", "val", "valid", "test")}
+    elif "train" in parameters:
+        wanted = {"train": {"train": True}, "test": {"train": False}}
+    else:
+        wanted = {"all": {}}
+    data = {}
+    for split, chosen in wanted.items():
+        try:
+            data[SPLIT_NAMES.get(split, split)] = torchvision_split(name, folder, **options, **chosen)
+        except ValueError:
+            if split not in ("val", "valid"):
+                raise  # else this data set has no split of that name
+    return data
+
+
+def torchvision_split(name: str, folder: Path, **options: Any) -> Any:
+    """One split of a data set of torchvision; its files keep their own encoding where it lets them."""
+    import torchvision.datasets as module
+
+    kind = getattr(module, name)
+    if "loader" in inspect.signature(kind).parameters:
+        options["loader"] = lambda path: Path(path).read_bytes()
+    return kind(root=str(folder), **options)
+
+
+def torchvision_parts(data: dict[str, Any], name: str) -> tuple[list[str] | None, dict[str, Part]]:
+    """The class names in label order, if it has any, and the splits of a data set of torchvision."""
+    first = next(iter(data.values()))
+    classes = getattr(first, "classes", getattr(first, "categories", None))
+    names = None if classes is None else [str(c) for c in classes]
+    return names, {split: _torchvision_part(images, name) for split, images in data.items()}
+
+
+def _torchvision_part(images: Any, name: str) -> Part:
+    labels = next((getattr(images, a) for a in ("targets", "_labels", "y") if hasattr(images, a)), None)
+    if labels is None:
+        labels = [images[i][1] for i in range(len(images))]
+
+    def read(i: int) -> tuple[bytes, str]:
+        image = images[i][0]
+        if isinstance(image, bytes):
+            return image, f"{name}[{i}]"
+        if file := getattr(image, "filename", ""):
+            image.close()
+            return Path(file).read_bytes(), file
+        return png(image), f"{name}[{i}]"
+
+    return Part([int(label) for label in labels], read)
+
+
+def hub_parts(data: Any, name: str) -> tuple[list[str] | None, dict[str, Part]]:
+    """The class names, if it has any, and the splits of a loaded data set of the Hugging Face hub.
+
+    Raises:
+        InputError: if it has no image column, no label column of class numbers, or no split 'train'.
+    """
+    import datasets
+
+    features = next(iter(data.values())).features
+    image = next((c for c, f in features.items() if isinstance(f, datasets.Image)), None)
+    label = next((c for c in ("label", "labels", "cls", "fine_label") if c in features), None)
+    if image is None or label is None:
+        raise InputError(f"'{name}' needs an image column and a label column; it has {', '.join(features)}.")
+
+    def part(rows: Any) -> Part:
+        pictures = rows.cast_column(image, datasets.Image(decode=False))
+
+        def read(i: int) -> tuple[bytes, str]:
+            picture = pictures[i][image]
+            return picture["bytes"] or Path(picture["path"]).read_bytes(), f"{name}[{i}]"
+
+        return Part([int(v) for v in rows[label]], read)
+
+    if not isinstance(features[label], datasets.ClassLabel) and not str(features[label].dtype).startswith("int"):
+        raise InputError(f"the column '{label}' of '{name}' holds {features[label].dtype}; it must hold class numbers.")
+    parts = {SPLIT_NAMES[split]: part(rows) for split, rows in data.items() if split in SPLIT_NAMES}
+    if "train" not in parts:
+        raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
+    return list(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None, parts

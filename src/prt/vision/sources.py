@@ -1,0 +1,237 @@
+"""Sources of images: a name ``KIND:NAME`` becomes class names and splits, without a network."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prt import hub
+from prt.errors import InputError, first_line, known
+from prt.vision.catalogue import Entry, Hub, entry
+from prt.vision.parts import (
+    SPLIT_NAMES,
+    Found,
+    Part,
+    hub_parts,
+    png,
+    torchvision_parts,
+    torchvision_split,
+    torchvision_splits,
+)
+from prt.vision.prepared import SPLIT_SEED, SPLITS, Images, few_shot, read_manifest
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+TEMPLATES = ("a photo of a {}.",)
+WHAT = "kind of data set source"
+
+
+def find(source: str, root: Path) -> Found:
+    """The class names and the splits of a source, without a network.
+
+    Raises:
+        InputError: for an unknown source, or one whose files are not there or are not whole.
+    """
+    kind, name = hub.kind_of(source, KINDS, WHAT)
+    return KINDS[kind](name, root)
+
+
+def own_templates(source: str) -> list[str]:
+    """The prompts that belong to a source."""
+    kind, _, name = source.partition(":")
+    if kind == "noise":
+        return read_manifest(Path(name.partition(":")[2])).templates
+    return entry(name).templates if kind == "paper" else list(TEMPLATES)
+
+
+def _miniature(name: str, _root: Path) -> Found:
+    from prt.miniature import data
+
+    makers = {"digits": data.digits, "mnist": data.mnist}
+    known(name, makers, "miniature data set")
+
+    def part(images: np.ndarray, labels: np.ndarray) -> Part:
+        return Part(labels.tolist(), lambda i: (png(Image.fromarray(images[i])), f"{name}[{i}]"))
+
+    return list(data.CLASS_NAMES), {split: part(*arrays) for split, arrays in makers[name]().items()}
+
+
+def _folder(name: str, _root: Path) -> Found:
+    """``PATH/CLASS/*`` or ``PATH/{train,validation,test}/CLASS/*``."""
+    top = Path(name)
+    if not top.is_dir():
+        raise InputError(f"the image folder {top} does not exist; correct 'source'.")
+    folders = {split: top / name for name, split in SPLIT_NAMES.items() if (top / name).is_dir()} or {"all": top}
+    if not {"train", "all"} & set(folders):
+        raise InputError(f"the image folder {top} has '{next(iter(folders))}', but no folder 'train'; add it.")
+    classes = sorted({p.name for folder in folders.values() for p in folder.iterdir() if p.is_dir()})
+    if len(classes) < 2:
+        raise InputError(f"the image folder {top} needs two class folders or more, as in {top}/CLASS/IMAGE.")
+
+    def part(folder: Path) -> Part:
+        files, labels = [], []
+        for label, class_name in enumerate(classes):
+            here = sorted(f for f in (folder / class_name).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+            if not here:
+                raise InputError(
+                    f"the class folder {folder / class_name} holds no images; add some or remove the class."
+                )
+            files += here
+            labels += [label] * len(here)
+        return Part(labels, lambda i: (files[i].read_bytes(), str(files[i])))
+
+    return classes, {split: part(folder) for split, folder in folders.items()}
+
+
+def _torchvision(name: str, root: Path) -> Found:
+    folder = root / name
+    try:
+        data = torchvision_splits(name, folder, download=False)
+    except InputError:
+        raise
+    except Exception as error:  # missing, broken or half the files: torchvision raises many kinds
+        raise InputError(
+            f"torchvision finds no whole {name} in {folder} ({first_line(error)}); "
+            f"{hub.FETCH}, or put its files there by hand."
+        ) from error
+    classes, parts = torchvision_parts(data, name)
+    if classes is None:
+        raise InputError(f"torchvision's {name} has no class names, so it is no classification data set.")
+    return classes, parts
+
+
+def _huggingface(name: str, root: Path) -> Found:
+    names, parts = hub_parts(hub.load_dataset(name, root), name)
+    return names or [str(c) for c in range(max(max(p.labels) for p in parts.values()) + 1)], parts
+
+
+def _noise(name: str, _root: Path) -> Found:
+    """``STD:FOLDER``: the prepared data set FOLDER with Gaussian noise on its pixels, as in Table 5.
+
+    The noise has standard deviation STD on a scale where pixels lie between 0 and 1, is drawn at the images' own
+    size, once, with a fixed seed, and what leaves the scale is clipped.
+    """
+    text, _, folder = name.partition(":")
+    try:
+        std = float(text)
+    except ValueError:
+        std = -1.0
+    if not 0 < std < float("inf"):
+        raise InputError(f"the noise is '{text}', but its standard deviation must be a number above 0, as 0.1 is.")
+    manifest = read_manifest(Path(folder))
+
+    def part(number: int, split: str) -> Part:
+        images = Images(manifest, split)
+
+        def read(i: int) -> tuple[bytes, str]:
+            pixels = np.asarray(images.picture(i)) / 255
+            noisy = pixels + np.random.default_rng([SPLIT_SEED, number, i]).normal(0, std, pixels.shape)
+            picture = Image.fromarray((255 * noisy.clip(0, 1)).round().astype(np.uint8))
+            return png(picture), f"{images.path}[{i}]"
+
+        return Part(images.labels.tolist(), read)
+
+    return manifest.classes, {split: part(number, split) for number, split in enumerate(SPLITS)}
+
+
+def load_paper(facts: Entry, root: Path) -> Found:
+    """The names for the prompts and the splits of a data set that was fetched, checked against what is published.
+
+    Raises:
+        InputError: if its files are missing or broken, or there are other classes or another number of images.
+    """
+    folder = facts.folder(root)
+    again = f"delete {folder}; {hub.FETCH}"
+    if not folder.is_dir():
+        raise InputError(f"{facts.title} is not in {folder}; {_ways_to_get(facts, root)}.")
+    try:
+        labels, parts = _paper_files(facts, folder, root)
+    except Exception as error:  # missing, truncated or changed files: the loaders raise many kinds
+        raise InputError(f"{facts.title} in {folder} is not whole ({first_line(error)}); {again}.") from error
+    published = list(facts.classes)
+    if len(labels) != len(published):
+        raise InputError(
+            f"{facts.title} in {folder} has {len(labels)} classes, but {len(published)} are known; {again}."
+        )
+    for number, (found, expected) in enumerate(zip(labels, published, strict=True)):
+        if found not in (expected, facts.classes[expected]):
+            raise InputError(
+                f"class {number} of {facts.title} is '{found}' in {folder}, but '{expected}' in the list that the "
+                f"prompts come from; {again}."
+            )
+    for split, part in parts.items():
+        if len(part.labels) != facts.images[split]:
+            raise InputError(
+                f"{facts.title} has {len(part.labels)} images in split '{split}' of {folder}, but "
+                f"{facts.images[split]} are published; {again}."
+            )
+    return list(facts.classes.values()), parts
+
+
+def _ways_to_get(facts: Entry, root: Path) -> str:
+    ways = hub.FETCH
+    if facts.archives:
+        files = ", ".join(archive.file for archive in facts.archives)
+        ways += f"; or put {files} into {facts.archive_folder(root)} by hand, and do the same without a network"
+    if facts.by_hand and facts.torchvision:
+        ways += f"; or put the layout of torchvision's {facts.torchvision.kind} there by hand"
+        ways += f", as {facts.folder(root) / facts.by_hand}"
+    return ways
+
+
+def _paper_files(facts: Entry, folder: Path, root: Path) -> Found:
+    """The files' own class names in label order, and the splits."""
+    if facts.hub and not (facts.by_hand and (folder / facts.by_hand).is_dir()):
+        return _from_hub(facts.hub, facts.name, folder, root)
+    if facts.torchvision is None:
+        return _cub(folder / "CUB_200_2011")
+    data = {
+        split: torchvision_split(facts.torchvision.kind, folder, **options)
+        for split, options in facts.torchvision.splits.items()
+    }
+    names, parts = torchvision_parts(data, facts.name)
+    if facts.train_per_class:
+        whole = parts.pop("all")
+        chosen = few_shot(np.array(whole.labels), str(facts.train_per_class), SPLIT_SEED)
+        parts["train"] = whole.subset(chosen.tolist())
+        parts["test"] = whole.subset(np.setdiff1d(np.arange(len(whole.labels)), chosen).tolist())
+    return names or [], parts
+
+
+def _from_hub(facts: Hub, name: str, folder: Path, root: Path) -> Found:
+    import datasets
+
+    files = {split: str(folder / pattern) for split, pattern in facts.files.items()}
+    data = datasets.load_dataset(facts.builder, data_files=files, cache_dir=str(root / "huggingface"))
+    labels, parts = hub_parts(data, name)
+    if facts.names:
+        labels = (folder / facts.names).read_text(encoding="utf-8").splitlines()
+    return labels or [], parts
+
+
+def _cub(top: Path) -> Found:
+    """CUB-200-2011, which torchvision lacks: four lists of ``NUMBER VALUE``, and the official split."""
+
+    def table(name: str) -> dict[int, str]:
+        rows = (line.split(maxsplit=1) for line in (top / name).read_text(encoding="utf-8").splitlines())
+        return {int(number): value.strip() for number, value in rows}
+
+    classes, files = table("classes.txt"), table("images.txt")
+    label_of, is_training = table("image_class_labels.txt"), table("train_test_split.txt")
+
+    def part(flag: str) -> Part:
+        chosen = [top / "images" / file for number, file in files.items() if is_training[number] == flag]
+        labels = [int(label_of[number]) - 1 for number in files if is_training[number] == flag]
+        return Part(labels, lambda i: (chosen[i].read_bytes(), str(chosen[i])))
+
+    return [classes[number] for number in sorted(classes)], {"train": part("1"), "test": part("0")}
+
+
+KINDS: dict[str, Callable[[str, Path], Found]] = {
+    "miniature": _miniature,
+    "folder": _folder,
+    "huggingface": _huggingface,
+    "noise": _noise,
+    "paper": lambda name, root: load_paper(entry(name), root),
+    "torchvision": _torchvision,
+}

@@ -1,0 +1,73 @@
+"""Language models: fetched whole, from a server that answers as the hub does, or refused in one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.hub import COMMIT, Server, hub, server
+
+from prt.errors import InputError
+from prt.language.models import fetch, load
+from prt.miniature.pretrain_text import pretrain
+from prt.training import Recipe
+
+__all__ = ["hub", "server"]  # fixtures
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "tiny"
+    pretrain("s", "poor", Recipe(batch=2, steps=1, warmup=0), 0, out, out.parent / "checkpoint.safetensors")
+    return out
+
+
+def test_fetch(model: Path, hub: Server, tmp_path: Path) -> None:
+    out = tmp_path / "downloads" / "tiny"
+    files = {file.name: file.read_bytes() for file in model.iterdir()} | {"pytorch_model.bin": b"a pickle"}
+    for name in ("owner/tiny", "gated/llama"):
+        hub.repository(name, files, "models")
+    hub.repository("owner/pickled", {"config.json": b"{}", "pytorch_model.bin": b"a pickle"}, "models")
+    refused = {
+        "gated/llama": "^the model gated/llama is gated: accept its licence at .*gated/llama, then log in",
+        "owner/none": "^the Hugging Face hub has no model owner/none, or you may not see it; correct the name",
+        "owner/pickled": r"^owner/pickled of the hub has no file \*.safetensors at main; take another",
+    }
+    for spec, sentence in refused.items():
+        with pytest.raises(InputError, match=sentence):
+            fetch(spec, tmp_path / spec)
+        assert not (tmp_path / spec).exists()
+    out.mkdir(parents=True)  # as Snakemake does
+    fetch("owner/tiny", out)
+    receipt = {"spec": "owner/tiny", "commit": COMMIT}
+    assert json.loads((out / "fetched.json").read_text()) == receipt
+    assert not (out / "pytorch_model.bin").exists()  # no pickle
+    ours, theirs = (load(str(folder), torch.float32, CPU).model.state_dict() for folder in (out, model))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    hub.asked.clear()
+    (out / "fetched.json").unlink()
+    fetch("owner/tiny", out)
+    assert json.loads((out / "fetched.json").read_text()) == receipt
+    assert not hub.asked
+
+
+def test_what_cannot_be_loaded(model: Path, tmp_path: Path) -> None:
+    refused = {
+        "owner/elsewhere": "owner/elsewhere is not on this machine, and the hub is out of reach; .*`snakemake fetch`",
+        "/nowhere/model": "there is no model in /nowhere/model",
+        str(tmp_path): "there is no model in",
+    }
+    for spec, sentence in refused.items():
+        with pytest.raises(InputError, match=sentence):
+            load(spec, torch.float32, CPU)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in model.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"the model of .*broken cannot be loaded"):
+        load(str(broken), torch.float32, CPU)
+    (broken / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match=r"the tokenizer of .*broken cannot be loaded"):
+        load(str(broken), torch.float32, CPU)
