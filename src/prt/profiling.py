@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -26,20 +27,23 @@ def check(numbers: dict[str, int], device: torch.device) -> None:
         raise InputError("memory on a CPU is read from Linux's /proc, which this machine has not; use a GPU, or Linux.")
 
 
-def apart(remedy: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def in_own_process(remedy: str, function: Callable[..., Any] | str, *arguments: Any) -> Any:
     """What ``function`` returns in a process of its own, with as many threads as this one.
 
     Args:
-        remedy: a sentence that says what does not fit and what to do, told where memory runs out.
+        remedy: a sentence that says what does not fit and what to do; it is the message where memory runs out.
+        function: or its name, MODULE:NAME: then it is imported there alone.
 
     Raises:
         InputError: if memory runs out.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    # Imported once, by the process that all others are copies of.
+    module = function.partition(":")[0] if isinstance(function, str) else function.__module__
+    context.set_forkserver_preload([module])
     with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
         try:
-            return pool.submit(function, *arguments).result()
+            return pool.submit(_call, function, *arguments).result()
         except torch.OutOfMemoryError:
             raise InputError(remedy) from None
         except BrokenProcessPool:
@@ -48,6 +52,11 @@ def apart(remedy: str, function: Callable[..., Any], *arguments: Any) -> Any:
             if "can't allocate memory" not in str(error):  # a CPU has no error of its own
                 raise
             raise InputError(remedy) from None
+
+
+def _call(function: Callable[..., Any] | str, *arguments: Any) -> Any:
+    found = resolve_name(function) if isinstance(function, str) else function
+    return found(*arguments)
 
 
 def start(device: torch.device) -> float:

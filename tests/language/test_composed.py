@@ -5,11 +5,11 @@ from threading import Thread
 
 import pytest
 import torch
+from helpers.letters import LETTERS, letters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from torch.nn.functional import log_softmax
 from transformers import (
@@ -19,32 +19,17 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     TextIteratorStreamer,
 )
 
 from prt import combine
 from prt.errors import InputError
-from prt.language import composed
+from prt.language.composed import compose
 from prt.language.models import Causal, Vocabulary, shared_ids
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
 SIZE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
 PROMPT = "the cat sat"
-
-
-def letters(*control: str, text: str = LETTERS) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token per letter, after two control tokens; more control tokens come last."""
-    tokens = {t: i for i, t in enumerate(["<eos>", "<pad>", *text])}
-    tokenizer = Tokenizer(models.WordLevel(tokens, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", padding_side="left"
-    )
-    fast.add_special_tokens({"additional_special_tokens": list(control)})
-    return fast
 
 
 def causal(seed: int, config: type[PreTrainedConfig] = LlamaConfig, rows: int = 32, tokenizer=None, **more) -> Causal:
@@ -60,10 +45,10 @@ TARGET, REWARD, OTHER = (
     causal(1, hidden_size=16, num_hidden_layers=1),
     causal(2, MistralConfig, sliding_window=5),
 )
-PRT = composed.prt(TARGET, [REWARD], [1.0])
-EFT = composed.eft(TARGET, REWARD, OTHER, 0.7)
-TWO = composed.prt(TARGET, [REWARD, OTHER], [0.5, 1.5])
-POE = composed.poe(OTHER, REWARD)
+PRT = compose(TARGET, [(REWARD, 1.0)], "prt")
+EFT = compose(TARGET, [(REWARD, 0.7), (OTHER, -0.7)], "eft")
+TWO = compose(TARGET, [(REWARD, 0.5), (OTHER, 1.5)], "prt")
+POE = compose(OTHER, [(REWARD, 1)], "poe")
 
 
 def ids(*texts: str) -> dict[str, Tensor]:
@@ -222,7 +207,7 @@ def test_bf16_sums_in_float32():
     ]
     tokens = ids(PROMPT)["input_ids"]
     with torch.no_grad():
-        logits = composed.prt(halves[0], halves[1:], [0.3]).model(tokens).logits
+        logits = compose(halves[0], [(halves[1], 0.3)], "prt").model(tokens).logits
         a, b = (h.model(tokens).logits for h in halves)
     assert logits.dtype == torch.float32 and a.dtype == torch.bfloat16
     torch.testing.assert_close(logits, a.float() + 0.3 * b.float(), atol=1e-6, rtol=1e-6)
@@ -234,7 +219,7 @@ def test_padded_rows_get_no_probability():
     target = causal(3, Qwen2Config, rows=48)
     reward = causal(4, Qwen2Config, rows=40)
     for big, small in ((target, reward), (reward, target)):
-        model = composed.prt(big, [small], [1.0]).model
+        model = compose(big, [(small, 1.0)], "prt").model
         tokens = ids(PROMPT)["input_ids"]
         with torch.no_grad():
             expected = big.model(tokens).logits[..., :32] + small.model(tokens).logits[..., :32]
@@ -248,7 +233,7 @@ def test_control_tokens_of_one_model_alone_get_no_probability():
     target = causal(3, rows=48, tokenizer=letters("<image>", "<tool>"))
     reward = causal(4, rows=40, tokenizer=letters("<image>"))
     with torch.no_grad():
-        logits = composed.prt(target, [reward], [1.0]).model(ids(PROMPT)["input_ids"]).logits
+        logits = compose(target, [(reward, 1.0)], "prt").model(ids(PROMPT)["input_ids"]).logits
     assert logits.shape[-1] == 34
     assert logits[..., 33].eq(-torch.inf).all() and logits[..., :33].isfinite().all()
 
@@ -258,11 +243,9 @@ def test_refusals():
     with pytest.raises(
         InputError, match=r"model0 and model5 have different tokenizers.*2 of 30 tokens differ; id 2 is 'a'"
     ):
-        composed.eft(TARGET, REWARD, swapped)
+        compose(TARGET, [(REWARD, 1), (swapped, -1)], "eft")
     with pytest.raises(InputError, match="model6 has 20 rows for 32 tokens of model0's tokenizer"):
-        composed.poe(TARGET, causal(6, rows=20))
-    with pytest.raises(InputError, match="2 rewards and 1 strengths"):
-        composed.prt(TARGET, [REWARD, OTHER], [1.0])
+        compose(TARGET, [(causal(6, rows=20), 1)], "poe")
     with pytest.raises(TypeError, match="not a DynamicCache"):
         PRT.model(ids(PROMPT)["input_ids"], past_key_values=DynamicCache(config=TARGET.model.config))
     with pytest.raises(ValueError, match="not used by the model: \\['strength'\\]"):
@@ -279,18 +262,18 @@ def test_every_model_on_its_own_device():
     """Meta stands for the second device: tensors go there, and nothing on it can be mixed with those of the CPU."""
     there = Causal("there", causal(7).model.to("meta"), letters())
     tokens = ids(PROMPT)["input_ids"]
-    out = composed.prt(there, [REWARD, OTHER], [1.0, 1.0]).model(tokens, use_cache=True)
+    out = compose(there, [(REWARD, 1), (OTHER, 1)], "prt").model(tokens, use_cache=True)
     assert out.logits.device.type == "meta" and out.logits.shape == (1, len(PROMPT), 32)
     devices = [{layer.keys.device.type for layer in cache.layers} for cache in out.past_key_values.caches]
     assert devices == [{"meta"}, {"cpu"}, {"cpu"}]
     with pytest.raises(NotImplementedError, match="meta"):  # and back: there are no numbers to bring
-        composed.prt(REWARD, [there], [1.0]).model(tokens, use_cache=True)
+        compose(REWARD, [(there, 1.0)], "prt").model(tokens, use_cache=True)
 
 
 def test_shortest_context_and_targets_settings():
     short = causal(8, max_position_embeddings=24)
     TARGET.model.generation_config.temperature = 0.6
-    model = composed.prt(TARGET, [short], [1.0])
+    model = compose(TARGET, [(short, 1.0)], "prt")
     assert model.model.config.max_position_embeddings == 24 and model.tokenizer is TARGET.tokenizer
     assert model.model.generation_config.temperature == 0.6 and model.model.generation_config.eos_token_id == 0
     TARGET.model.generation_config.temperature = None
@@ -326,9 +309,11 @@ def test_properties(tokens, shift, strength):
 
     with torch.no_grad():
         alone = full(TARGET, tokens)
-        torch.testing.assert_close(logs(composed.prt(TARGET, [REWARD], [0.0])), alone)
-        torch.testing.assert_close(logs(composed.eft(TARGET, REWARD, REWARD, strength)), alone, atol=1e-4, rtol=0)
-        model = composed.prt(TARGET, [REWARD], [strength])
+        torch.testing.assert_close(logs(compose(TARGET, [(REWARD, 0.0)], "prt")), alone)
+        torch.testing.assert_close(
+            logs(compose(TARGET, [(REWARD, strength), (REWARD, -strength)], "eft")), alone, atol=1e-4, rtol=0
+        )
+        model = compose(TARGET, [(REWARD, strength)], "prt")
         before = logs(model)
         hook = REWARD.model.lm_head.register_forward_hook(lambda *a: a[-1] + shift)
         try:

@@ -7,32 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from helpers.letters import LETTERS, letters
+from tokenizers import Tokenizer, decoders, models
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, TextStreamer
 
 from prt import combine
 from prt.errors import InputError
 from prt.language import decode
-from prt.language.decode import Rewarded, load_reward, next_tokens, told
+from prt.language.decode import Rewarded, as_text, load_reward, next_tokens
 from prt.language.models import Causal
 from prt.language.reward import save_tuned, weights_hash
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
 PROMPT = "the cat sat"
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}, {{ m.content }}.{% endfor %}{% if add_generation_prompt %}a, {% endif %}"
 )
-
-
-def letters(*control: str, text: str = LETTERS) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token per letter, after two control tokens; more control tokens come last."""
-    tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(["<eos>", "<pad>", *text])}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
-    fast.add_special_tokens({"additional_special_tokens": list(control)})
-    return fast
 
 
 def causal(seed: int, hidden: int = 32, rows: int = 32, tokenizer: PreTrainedTokenizerFast | None = None) -> Causal:
@@ -138,7 +128,7 @@ def test_a_token_is_written_with_the_space_before_it():
 
 def test_lines_for_a_terminal():
     found = next_tokens(Rewarded(TARGET, REWARD), PROMPT, max_new_tokens=6, positions=2)
-    lines = told(found).splitlines()
+    lines = as_text(found).splitlines()
     assert len(lines) == 2 * 7
     first = found["positions"][0]
     assert lines[0].startswith(f"token {first['index']}, ") and lines[0].endswith(first["before"] + '"')

@@ -4,33 +4,23 @@ from collections import Counter
 
 import pytest
 import torch
+from helpers.letters import LETTERS, letters
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     CompileConfig,
     LlamaConfig,
     MistralConfig,
-    PreTrainedTokenizerFast,
     TextStreamer,
 )
 
 from prt.errors import InputError
-from prt.language import composed, speculative
+from prt.language import speculative
+from prt.language.composed import compose
 from prt.language.models import Causal
 from prt.language.speculative import Speculative
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
-
-
-def letters(text: str = LETTERS) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token per letter, after two control tokens."""
-    tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(["<eos>", "<pad>", *text])}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
 
 
 def causal(seed: int, config=LlamaConfig, size: int = 16, rows: int = 32, tokenizer=None, **more) -> Causal:
@@ -54,12 +44,12 @@ def noisy(model: Causal, noise: float) -> Causal:
 TARGET, REWARD = causal(0, size=32), causal(1)
 DRAFT = noisy(TARGET, 0.1)
 SLIDING = causal(2, MistralConfig, sliding_window=6)
-PRT = composed.prt(TARGET, [REWARD], [1.0])
+PRT = compose(TARGET, [(REWARD, 1.0)], "prt")
 MODELS = {
     "prt": (PRT, DRAFT),
-    "two rewards, one with a sliding window": (composed.prt(TARGET, [REWARD, SLIDING], [0.7, 0.4]), DRAFT),
-    "eft": (composed.eft(TARGET, REWARD, SLIDING), DRAFT),
-    "a sliding target": (composed.prt(SLIDING, [REWARD], [1.0]), noisy(SLIDING, 0.1)),
+    "two rewards, one with a sliding window": (compose(TARGET, [(REWARD, 0.7), (SLIDING, 0.4)], "prt"), DRAFT),
+    "eft": (compose(TARGET, [(REWARD, 1), (SLIDING, -1)], "eft"), DRAFT),
+    "a sliding target": (compose(SLIDING, [(REWARD, 1.0)], "prt"), noisy(SLIDING, 0.1)),
     "a useless draft": (PRT, causal(3)),
     "a draft with more rows": (PRT, causal(3, rows=40)),
     "the target drafts": (PRT, TARGET),
@@ -248,7 +238,7 @@ def test_static_caches_and_compiled_steps():
 
 
 def test_refusals():
-    other = causal(5, tokenizer=letters("ba" + LETTERS[2:]))
+    other = causal(5, tokenizer=letters(text="ba" + LETTERS[2:]))
     with pytest.raises(InputError, match=r"different tokenizers.*id 2 is 'a'"):
         Speculative(PRT, other)
     with pytest.raises(InputError, match="0 tokens to draft"):

@@ -96,7 +96,7 @@ class Composed(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: (batch, positions), after those in ``past_key_values``.
-            attention_mask: (batch, positions in the cache and here), nought at padding.
+            attention_mask: (batch, positions in the cache and here), 0 at padding.
             position_ids: (batch, positions).
             past_key_values: what an earlier call returned.
             use_cache: keep a cache; without this and ``past_key_values``, none is made.
@@ -213,35 +213,14 @@ def read(
     return step(**model.prepare_inputs_for_generation(input_ids, **inputs)).logits
 
 
-def prt(target: Causal, rewards: Sequence[Causal], strengths: Sequence[float]) -> Causal:
-    """Equations 6 and 10: a target with one or more rewards on it, each with its strength 1/λ.
+def compose(target: Causal, parts: Sequence[tuple[Causal, float]], method: str) -> Causal:
+    """A target with other models on it, each with its weight; ``method`` is what the name says of it.
+
+    Equations 6 and 10: rewards, each with its strength 1/λ. Equation 4: the fine-tuned source with the strength, and
+    the pretrained source with the negative strength.
 
     Raises:
-        InputError: for tokenizers that differ, or if there are not as many strengths as rewards.
+        InputError: for tokenizers that differ, and for a model with too few rows for the target's tokenizer.
     """
-    if len(rewards) != len(strengths):
-        raise InputError(f"{len(rewards)} rewards and {len(strengths)} strengths: give each reward one strength.")
-    return _causal("prt", target, list(zip(rewards, strengths, strict=True)))
-
-
-def eft(target: Causal, finetuned: Causal, pretrained: Causal, strength: float = 1.0) -> Causal:
-    """Equation 4: a target with the difference of the fine-tuned and the pretrained *source* on it.
-
-    Raises:
-        InputError: for tokenizers that differ.
-    """
-    return _causal("eft", target, [(finetuned, strength), (pretrained, -strength)])
-
-
-def poe(target: Causal, finetuned: Causal, strength: float = 1.0) -> Causal:
-    """The product of the target and the source's fine-tuned model: PRT's cost, no reward trained; not in the paper.
-
-    Raises:
-        InputError: for tokenizers that differ.
-    """
-    return _causal("poe", target, [(finetuned, strength)])
-
-
-def _causal(method: str, target: Causal, parts: list[tuple[Causal, float]]) -> Causal:
     added = ", ".join(f"{weight:+g} {part.name}" for part, weight in parts)
     return Causal(f"{target.name} ({method}: {added})", Composed(target, parts), target.tokenizer)

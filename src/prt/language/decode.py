@@ -14,7 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from prt import combine
 from prt.errors import InputError
-from prt.language import composed
+from prt.language.composed import compose
 from prt.language.models import Causal, load, shared_ids, vocabulary
 from prt.language.reward import load_tuned, read_manifest
 from prt.language.speculative import Speculative
@@ -49,7 +49,7 @@ def load_reward(
     dtype: torch.dtype = torch.float32,
     base: str | None = None,
 ) -> Reward:
-    """Load a reward that ``prt language tune --method prt`` wrote, for use on ``device``.
+    """Load a tuned reward, for use on ``device``.
 
     Args:
         base: the model that a LoRA reward was tuned on, if it is no longer where its manifest says.
@@ -78,7 +78,7 @@ class Rewarded:
         if not math.isfinite(strength):
             raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
         self.target, self.reward, self.strength = target, reward, strength
-        self.composed = composed.prt(target, [reward], [strength])
+        self.composed = compose(target, [(reward, strength)], "prt")
         own: Any = self.composed.model.generation_config
         # A target's habits (temperature, penalties) were chosen for it alone. Where its texts end is kept.
         kept = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=_pad(own))
@@ -142,7 +142,7 @@ class Rewarded:
             streamer: is given every token as it comes, such as transformers' TextStreamer.
 
         Raises:
-            InputError: as :meth:`encode`; for a temperature below nought or not finite; for a draft with another
+            InputError: as :meth:`encode`; for a temperature below 0 or not finite; for a draft with another
                 tokenizer.
         """
         ids = self.encode(prompt, max_new_tokens, chat=chat)
@@ -251,7 +251,7 @@ def explained(rewarded: Rewarded, text: Tensor, first: int, positions: int | Non
     }
 
 
-def told(found: dict[str, Any]) -> str:
+def as_text(found: dict[str, Any]) -> str:
     """What :func:`next_tokens` found, as lines for a terminal; tokens in quotes, as JSON writes them."""
     lines = []
     for position in found["positions"]:

@@ -71,7 +71,7 @@ class _Reader:
             if isinstance(layer, StaticLayer):
                 layer.cumulative_length.sub_(excess)  # what lies beyond is masked, and written over
             else:
-                layer.crop(-excess)  # nought trims a sliding window
+                layer.crop(-excess)  # 0 trims a sliding window
         self.length -= excess
 
 
@@ -81,7 +81,7 @@ class Speculative:
     That is up to rounding: in half precision, several tokens read at once can be rounded otherwise than one by one.
 
     Args:
-        model: a composed model (:func:`prt.language.composed.prt` and the like).
+        model: a composed model (:func:`prt.language.composed.compose`).
         draft: what takes the target's place in drafting; for PRT the reward's source.
         drafted: how many tokens are drafted at a time.
 
@@ -116,7 +116,7 @@ class Speculative:
         Raises:
             InputError: for several prompts or beams, padding, or a cache that cannot go back.
         """
-        if stop_strings is not None:  # generate() wants the tokenizer for these, and keeps it from a loop not its own
+        if stop_strings is not None:  # generate() needs the tokenizer for these, and keeps it from a loop not its own
             criteria = [*options.get("stopping_criteria", []), StopStringCriteria(self.tokenizer, stop_strings)]
             options["stopping_criteria"] = StoppingCriteriaList(criteria)
         statistics = Statistics()

@@ -1,21 +1,24 @@
 """Table 3 measured on tiny models, and the arithmetic behind its bounds."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from helpers.letters import LETTERS
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from prt.errors import InputError
 from prt.language import decoding_speed as benchmark
-from prt.language.decoding_speed import Pair, bytes_moved, bytes_read, decoding
+from prt.language.decoding_runs import PROMPT, bytes_read, prompt
+from prt.language.decoding_speed import Pair, bytes_moved, decoding
 from prt.language.models import load, load_tokenizer
 from prt.language.reward import save_tuned, weights_hash
 
 CPU = torch.device("cpu")
-LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
 SHAPE = dict(vocab_size=40, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
 
 
@@ -131,7 +134,7 @@ def test_the_bound_is_bytes_over_bandwidth(table: pd.DataFrame) -> None:
 
 def test_the_time_of_a_round_where_nothing_is_accepted(table: pd.DataFrame) -> None:
     """Then a round gives one token, and what 0.8 accepted would make of it is its time over 4.2."""
-    measured = benchmark.Measured([2.0, 4.0], [2.0, 4.0], 0.0, benchmark.Statistics(120, 0, 30, 30))
+    measured = benchmark.Measured([2.0, 4.0], [2.0, 4.0], 0.0, 0.0, 1.0)
     assert benchmark._supposed(measured).per_token == pytest.approx([2 / 4.2, 4 / 4.2])
     assert values(table, "acceptance")["prt_speculative", "eager"] < 0.5
     times = values(table, "time_per_token")
@@ -154,11 +157,16 @@ def test_a_tuned_reward_is_measured_as_it_is(tmp_path: Path) -> None:
     assert values(table, "tokens_per_target_forward")["prt_speculative", "eager"] > 4
 
 
+def test_only_the_measurements_import_transformers() -> None:
+    code = "import sys, prt.language.decoding_speed; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_the_prompt_ends_as_the_text_does(folders: Path) -> None:
     tokenizer = load_tokenizer(str(folders / "target"))
-    short, long = benchmark.prompt(tokenizer, 7), benchmark.prompt(tokenizer, 1000)
+    short, long = prompt(tokenizer, 7), prompt(tokenizer, 1000)
     assert (short.shape, long.shape) == ((1, 7), (1, 1000))
-    whole = tokenizer(benchmark.PROMPT, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
     assert short[0].tolist() == whole[-7:] and long[0, -len(whole) :].tolist() == whole
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from helpers.tuning import bytes_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from prt.cell import Run
 from prt.language.chats import prepare, read_manifest
-from prt.language.tune import Recipe, tune
+from prt.language.recipe import Recipe
+from prt.language.tune import Tuning, tune
 
 # Each process is given RANK and the like, as torchrun gives them, and a folder.
 SCRIPT = r'''
@@ -29,7 +31,11 @@ from torch.distributed.tensor import DTensor
 
 from prt.language.chats import read_manifest
 from prt.language.models import load
-from prt.language.tune import Lora, Recipe, Tuned, _Collator, _network, causal, tune
+from prt.cell import Run
+from prt.language.network import Tuned, causal, trainable
+from prt.language.recipe import Lora, Recipe
+from prt.language.trainer import collator
+from prt.language.tune import Tuning, tune
 
 top, spec = Path(sys.argv[1]), str(Path(sys.argv[1]) / "base")
 processes, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
@@ -49,10 +55,9 @@ def counted(self, **inputs):
 Tuned.forward = counted
 for code in (128 + signal.SIGTERM, None):
     try:
-        tune(
-            spec, name="base", dataset="sums", data=read_manifest(top / "data"), method="prt", alpha=0.1, recipe=recipe,
-            seeds=[0], out=top / "two", checkpoints=top / "checkpoints", device=torch.device("cpu"),
-        )
+        run = Run(dataset="sums", model="base", method="prt", alpha=0.1)
+        tuning = Tuning(run, recipe, None, top / "two", top / "checkpoints")
+        tune(spec, [tuning], data=read_manifest(top / "data"), device=torch.device("cpu"))
     except SystemExit as stop:
         assert stop.code == code
     else:
@@ -63,12 +68,12 @@ assert len(passes) == 10, len(passes)
 chats = [{"input_ids": list(range(1, 9 + i)), "labels": [-100] * 3 + list(range(4, 9 + i))} for i in range(4)]
 for lora in (None, Lora(rank=2, alpha=4)):
     def made():
-        network = _network(spec, "base", lora, 0, recipe)
+        network = trainable(spec, "base", lora, 0, recipe)
         reference = None if lora else load(spec, torch.float32, torch.device("cpu")).model
         return Tuned(network, "prt", 0.1, 257, reference).train()
 
     whole = made()
-    whole(**_Collator(True, 0)(chats), items=20.0).backward()
+    whole(**collator(True, 0)(chats), items=20.0).backward()
     sharded = made()
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap",
                                             transformer_cls_names_to_wrap=sorted(causal(sharded.network)._no_split_modules))
@@ -76,7 +81,7 @@ for lora in (None, Lora(rank=2, alpha=4)):
     sharded = fsdp2_prepare_model(accelerator, sharded)
     assert all(isinstance(p, DTensor) for p in sharded.parameters())
     # Gradients are averaged over processes, so each one's loss is times their number, as in the trainer.
-    (sharded(**_Collator(True, 0)(chats[2 * rank : 2 * rank + 2]), items=20.0) * processes).backward()
+    (sharded(**collator(True, 0)(chats[2 * rank : 2 * rank + 2]), items=20.0) * processes).backward()
     for (name, one), other in zip(whole.named_parameters(), sharded.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None) == (not one.requires_grad), name
         if one.grad is not None:
@@ -87,11 +92,7 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(["</s>", *alphabet])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>").save_pretrained(tmp_path / "base")
+    bytes_tokenizer().save_pretrained(tmp_path / "base")
     torch.manual_seed(0)
     LlamaForCausalLM(
         LlamaConfig(
@@ -122,23 +123,14 @@ def test_two_processes(tmp_path: Path) -> None:
                 command, env=os.environ | address | ranks, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
         )
-    tune(
-        str(tmp_path / "base"),
-        name="base",
-        dataset="sums",
-        data=read_manifest(tmp_path / "data"),
-        method="prt",
-        alpha=0.1,
-        recipe=Recipe(lr=1e-2, batch=8, max_length=64, precision="fp32", per_device_batch=2),
-        seeds=[0],
-        out=tmp_path / "one",
-        checkpoints=tmp_path / "checkpoints1",
-        device=torch.device("cpu"),
-    )
+    recipe = Recipe(lr=1e-2, batch=8, max_length=64, precision="fp32", per_device_batch=2)
+    run = Run(dataset="sums", model="base", method="prt", alpha=0.1)
+    tuning = Tuning(run, recipe, None, tmp_path / "one", tmp_path / "checkpoints1")
+    tune(str(tmp_path / "base"), [tuning], data=read_manifest(tmp_path / "data"), device=torch.device("cpu"))
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)[-6000:]
     assert all(text.rstrip().endswith("equal") for text in said)
-    one, two = (pd.read_csv(tmp_path / name / "0" / "curve.csv") for name in ("one", "two"))
+    one, two = (pd.read_csv(tmp_path / name / "curve.csv") for name in ("one", "two"))
     assert two["step"].tolist() == one["step"].tolist() == [1, 2, 3, 4, 5, 6]
     for column in ("loss", "validation_loss", "lr"):
         assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=1e-3, nan_ok=True)

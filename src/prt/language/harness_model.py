@@ -1,0 +1,68 @@
+"""A model as lm-evaluation-harness asks it: what would be cut there is refused."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from torch import Tensor
+
+from prt.errors import InputError
+from prt.language.models import Causal
+
+
+class HarnessModel(HFLM):  # type: ignore[misc]
+    """lm-eval's own wrapper of a model, which asks it on a benchmark, ``batch`` prompts at once."""
+
+    def __init__(self, causal: Causal, benchmark: str, batch: int) -> None:
+        # lm-eval sets the tokenizer's padding.
+        tokenizer = copy.deepcopy(causal.tokenizer)
+        super().__init__(pretrained=causal.model, tokenizer=tokenizer, backend="causal", batch_size=batch)
+        self.causal_name, self.benchmark = causal.name, benchmark
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers to prompts.
+
+        Raises:
+            InputError: if a prompt and its answer do not fit into the context.
+        """
+        for request in requests:
+            prompt, options = request.args
+            answer = normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+            self._fits(request, len(self.tok_encode(prompt)), answer)
+        return super().generate_until(requests, disable_tqdm)
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The log-likelihood of continuations, and whether greedy decoding gives them.
+
+        Raises:
+            InputError: if a prompt and its continuation do not fit into the context, or the model gives NaN.
+        """
+        self._asked = requests
+        answers = super().loglikelihood(requests, disable_tqdm)
+        if any(math.isnan(likelihood) for likelihood, _ in answers):
+            raise InputError(
+                f"{self.causal_name} gives NaN on {self.benchmark}; its weights are broken, tune it again."
+            )
+        return answers
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], *arguments: Any, **options: Any) -> list[Any]:
+        for request, (_, context, continuation) in zip(self._asked, requests, strict=True):
+            self._fits(request, len(context), len(continuation) - 1)  # the last token is never read
+        return super()._loglikelihood_tokens(requests, *arguments, **options)
+
+    def _fits(self, request: Any, prompt: int, answer: int) -> None:
+        if prompt + answer > self.max_length:
+            raise InputError(
+                f"{self.benchmark}: example {request.doc_id} of {request.task_name} has {prompt} tokens, its answer "
+                f"needs {answer} more, and the context of {self.causal_name} is {self.max_length}; ask with fewer "
+                "shots or, where answers are written, a smaller max_gen_toks in `generation`, or leave this model out."
+            )
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
+        # A model's own max_new_tokens would win over max_length (Qwen2.5's base models bring one of 2048).
+        return super()._model_generate(
+            context, max_length, stop, max_new_tokens=max_length - context.shape[1], **options
+        )

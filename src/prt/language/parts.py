@@ -1,0 +1,99 @@
+"""The models that cells of a language table measure: a network alone, or a target with others put on it."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prt.cell import Cell
+from prt.errors import InputError, known
+from prt.language.chats import TEMPLATES, chat_template
+from prt.language.composed import compose
+from prt.language.models import Causal, load
+from prt.language.reward import load_tuned, read_manifest, weights_hash
+from prt.methods import REWARDS, Network, method
+
+PUBLISHED = ("pretrained", "instruct")  # networks that were not tuned here
+
+
+class Models:
+    """The models of some cells; each network is loaded once.
+
+    Args:
+        folder: where a network of a cell is: a folder, or the name on the hub of a published one.
+        template: what published models without a chat template get: ``tulu``, or ``own``, which is none.
+    """
+
+    def __init__(
+        self, folder: Callable[[Cell, Network], str], dtype: torch.dtype, device: torch.device, template: str = "own"
+    ) -> None:
+        known(template, TEMPLATES, "chat template")
+        self._folder, self._dtype, self._device, self._template = folder, dtype, device, template
+        self._published = cache(self._load)
+        self._tuned = cache(lambda folder, base: load_tuned(Path(folder), dtype, device, base))
+        self._hash = cache(weights_hash)
+
+    def of(self, cell: Cell) -> Causal:
+        """The model that a cell measures: its method's sum of networks.
+
+        Raises:
+            InputError: if the method is unknown or the cell lacks a strength that it needs, a network is missing or
+                damaged, what was tuned is not what the cell says, or the tokenizers differ.
+        """
+        whole = method(cell.method)
+        if not whole.added:
+            return self._network(cell, whole.base)
+        if cell.strength is None:
+            raise InputError(f"the cell {cell} has no strength, which its method needs; give it.")
+        base, *added = (self._network(cell, network) for network in whole.networks)
+        weights = [sign * cell.strength for sign, _ in whole.added]
+        made = compose(base, list(zip(added, weights, strict=True)), cell.method)
+        # What was tuned knows the template that it was tuned in; the target's own, if any, is another's.
+        pairs = zip(whole.networks, (base, *added), strict=True)
+        tuned = next((part for network, part in pairs if network.model not in PUBLISHED), base)
+        tokenizer = copy.deepcopy(made.tokenizer)
+        tokenizer.chat_template = tuned.tokenizer.chat_template
+        return replace(made, tokenizer=tokenizer)
+
+    def _network(self, cell: Cell, network: Network) -> Causal:
+        if network.model not in PUBLISHED:
+            self._check(cell, network)
+            base = Network(network.owner, "pretrained")
+            return self._tuned(self._folder(cell, network), self._folder(cell, base))
+        # A model alone has no source, whosever it is in the method.
+        owner = cell.source if network.owner == "source" and cell.source else cell.target
+        return self._published(self._folder(cell, network), owner, network.model)
+
+    def _load(self, spec: str, owner: str, model: str) -> Causal:
+        name = owner if model == "pretrained" else f"{owner} ({model})"
+        causal = load(spec, self._dtype, self._device, name)
+        if causal.tokenizer.chat_template is None and self._template != "own":
+            causal.tokenizer.chat_template = chat_template(causal.tokenizer, self._template, name)
+        return causal
+
+    def _check(self, cell: Cell, network: Network) -> None:
+        """Refuse what was tuned, if it is not what the cell says."""
+        folder = self._folder(cell, network)
+        manifest = read_manifest(Path(folder))
+        alpha = cell.alpha if network.model in REWARDS else None
+        said: dict[str, Any] = {"method": network.model, "alpha": alpha, "seed": cell.seed, "lora": cell.lora}
+        found = {key: manifest[key] for key in ("method", "alpha", "seed")} | {"lora": manifest["lora"] is not None}
+        for key, value in said.items():
+            if found[key] != value:
+                raise InputError(
+                    f"the cell {cell} says {key} {value} of {folder}, whose manifest says {found[key]}; correct the "
+                    "cell, or name another folder."
+                )
+        base = Network(network.owner, "pretrained")
+        if base not in method(cell.method).networks:
+            return
+        spec = self._folder(cell, base)
+        if self._hash(spec) != manifest["base"]["weights_sha256"]:
+            raise InputError(
+                f"{method(cell.method).label} needs the model that {folder} was tuned from, "
+                f"{manifest['base']['name']}, but {spec} has other weights; name that model."
+            )
