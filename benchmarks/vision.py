@@ -27,17 +27,21 @@ import torch
 from torch import Tensor
 
 from prt import combine
+from prt.cell import Cell, Run
+from prt.methods import METHODS
 from prt.miniature.pretrain import pretrain
 from prt.profiling import forget_peak, memory
+from prt.recipe import Recipe
 from prt.scores import Scores
-from prt.training import Recipe
-from prt.transfer import transfer
+from prt.tables import tables as tables_of
 from prt.vision.backbones import load_backbone
-from prt.vision.datasets import prepare, read_manifest
 from prt.vision.head import make_head
+from prt.vision.prepare import prepare
+from prt.vision.prepared import read_manifest
+from prt.vision.results import Scored
 from prt.vision.score import BATCH
-from prt.vision.speed import inference, training
-from prt.vision.tune import Batch, Tuner, accuracy
+from prt.vision.speed import WARM_UP, inference, training
+from prt.vision.tune import Batch, Tuner, Tuning, accuracy
 
 SOURCES = ["vit-s-poor", "rn12-poor"]
 TARGETS = [*SOURCES, "rn12-rich", "rn24-rich"]
@@ -48,6 +52,17 @@ DEVICE = torch.device("cuda" if GPU else "cpu")
 LARGE = {"RN50": "RN50-quickgelu", "ViT-B-16": "ViT-B-16"}
 LARGE_BATCH, LARGE_REPEATS = (128, 50) if GPU else (4, 5)
 GRID_REPEATS, ROUNDS, REPEATS, TRAINING_BATCH = 3, 20, 3, 128
+
+
+def cells(pairs: list[tuple[str, str]], strengths: list[float]) -> list[Cell]:
+    """What a grid of pairs is compared by: six methods; EFT and PRT at every strength."""
+    return [
+        Cell(dataset="digits", source=source, target=target, method=method, alpha=0.0, strength=strength, seed=0)
+        for source, target in pairs
+        for method in METHODS
+        if method not in ("adapted", "instruct", "reward")
+        for strength in (strengths if method in ("eft", "prt") else [1.0])
+    ]
 
 
 def say(what: str) -> None:
@@ -64,9 +79,15 @@ def clock() -> np.ndarray:
 
 
 def load(home: Path, name: str, kind: type[Tuner] = Tuner) -> Tuner:
-    """What ``prt vision tune`` works with; images are read in this process."""
+    """What ``prt run tune`` works with; images are read in this process."""
     head = home / f"{name}.safetensors"
     return kind(f"local-dir:{home / name}", head, read_manifest(home / "digits"), DEVICE, workers=0)
+
+
+def tuning(folder: Path, name: str, method: Any, recipe: Recipe) -> Tuning:
+    """A run on all the digits, with its checkpoint in ``folder``."""
+    run = Run(dataset="digits", model=name, method=method, alpha=None if method == "ft" else 0.0)
+    return Tuning(run, recipe, folder / f"{name}-{method}", folder / f"{name}-{method}.safetensors")
 
 
 def add_head(home: Path, name: str) -> None:
@@ -92,16 +113,15 @@ def grid(home: Path) -> dict[str, Any]:
     tuners = {name: load(home, name) for name in TARGETS}
     models = {(name, "pretrained"): tuner.pretrained for name, tuner in tuners.items()}
     for name, method in [*product(TARGETS, ["ft"]), *product(SOURCES, ["prt"])]:
-        checkpoint = home / "tuned" / f"{name}-{method}"
-        models[name, method] = tuners[name].run(name, method, 0.0, "full", 0, recipe, checkpoint, 0)[0]
+        models[name, method] = tuners[name].run(tuning(home / "tuned", name, method, recipe))[0]
     data, pairs = read_manifest(home / "digits"), list(product(SOURCES, TARGETS))
-    labels = torch.from_numpy(tuners[TARGETS[0]].splits["test"].labels)
+    labels = tuners[TARGETS[0]].splits["test"].labels
     passes = 0
 
     def values(name: str, method: str) -> Tensor:
         nonlocal passes
         passes += 1
-        logits = tuners[name].score(models[name, method], "test", recipe)
+        logits = tuners[name].splits["test"].logits(models[name, method], recipe.precision)
         return (logits if method == "prt" else combine.log_probs(logits)).double()
 
     def score(name: str, method: str) -> Path:
@@ -129,13 +149,13 @@ def grid(home: Path) -> dict[str, Any]:
         passes, marks = 0, [clock()]
         files = [score(*model) for model in models]
         marks.append(clock())
-        table = transfer(files, pairs, [1.0])[0]
+        table = tables_of(cells(pairs, [1.0]), Scored(files).result).transfer
         marks.append(clock())
-        transfer(files, pairs, STRENGTHS)
+        tables_of(cells(pairs, STRENGTHS), Scored(files).result)
         marks.append(clock())
         by_hand = {key: value for pair in pairs for key, value in live(*pair).items()}
         marks.append(clock())
-        rows = table[(table.metric == "top1") & (table.method != "reward")]
+        rows = table[table.metric == "top1"]
         cached = {(r.source, r.target, r.method): r.value for r in rows.itertuples()}
         if cached.keys() != by_hand.keys() or any(abs(cached[k] - by_hand[k]) > 1e-12 for k in cached):
             raise SystemExit("cached and live accuracies differ")
@@ -176,32 +196,33 @@ def train(turns: Connection, home: Path, name: str, method: str, recipe: Recipe)
     torch.set_num_threads(1)
     with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         tuner, once = load(home, name, InTurns), {}
+        images = tuner.splits["train"]
         if not recipe.augment:
-            tuner.pixels("train")
+            images.pixels()
         before = memory(DEVICE, peak=False)
         forget_peak(DEVICE)
         if method == "prt" and not recipe.augment:
             marks = [clock()]
             for _ in range(REPEATS):
-                tuner.score(tuner.pretrained, "train", recipe)
+                images.logits(tuner.pretrained, recipe.precision)
                 marks.append(clock())
             seconds = np.diff(marks, axis=0)[:, 0]
             once = {
-                "images": len(tuner.splits["train"]),
+                "images": len(images),
                 "seconds": seconds,
                 "peak": memory(DEVICE, peak=True) - before,
             }
-            tuner.reference("train", recipe)
+            tuner.reference("train", recipe.precision)
             forget_peak(DEVICE)
         with contextlib.suppress(Enough):
-            tuner.run("step", method, 0.0, "full", 0, recipe, Path(folder, "checkpoint"), 0)
+            tuner.run(tuning(Path(folder), name, method, recipe))
         turns.send((memory(DEVICE, peak=True) - before, once))
 
 
 def steps(home: Path, name: str, augment: bool) -> dict[str, Any]:
     """FT and PRT in turns: times (round, FT or PRT, reading or step, clock), peak memory, the cost paid once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["prt.vision.tune", "prt.miniature.pretrain", "prt.transfer"])
+    context.set_forkserver_preload(["prt.vision.tune", "prt.miniature.pretrain", "prt.tables"])
     pipes = []
     for method in ("ft", "prt"):
         here, there = context.Pipe()
@@ -236,8 +257,8 @@ def markdown(header: str, rows: list[list[Any]]) -> str:
 
 def tables(cells: dict[str, Any], trained: dict[tuple[str, bool], dict[str, Any]]) -> dict[str, Any]:
     """The four tables of the page and the numbers of its summary."""
-    names = ["each cell live", "each model scored once, then `transfer`"]
-    names += ["`transfer` alone, scores on disk", f"the same for {len(STRENGTHS)} strengths"]
+    names = ["each cell live", "each model scored once, then the tables"]
+    names += ["the tables alone, scores on disk", f"the same for {len(STRENGTHS)} strengths"]
     passes = [cells["passes"], cells["models"], 0, 0]
     shares = (cells["times"] / cells["times"][:, :1])[:, :, 0]  # repeat, way
     made = [
@@ -310,6 +331,7 @@ def of_the_paper() -> dict[str, Any]:
         ),
         "large_batch": LARGE_BATCH,
         "large_repeats": LARGE_REPEATS,
+        "warm_up": WARM_UP[DEVICE.type],
     }
 
 

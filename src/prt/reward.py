@@ -4,63 +4,62 @@ A fine-tuned model (method ``ft``) has the same form: EFT's implicit reward is m
 """
 
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from jsonschema import Draft202012Validator
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
 from prt.atomic import file_hash, read_json, read_tensors, write_json, write_tensors
 from prt.errors import InputError
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-_TEXTS = {"type": "array", "items": {"type": "string"}}
-_TEXT = {"type": "string"}
-# What must stand in a manifest, as JSON Schema.
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "vision": {
-        "required": [
-            "kind",
-            "method",
-            "backbone",
-            "dataset",
-            "classes",
-            "templates",
-            "recipe",
-            "seed",
-            "weights_sha256",
-        ],
-        "properties": {
-            "backbone": {
-                "type": "object",
-                "required": ["model_cfg", "preprocess_cfg"],
-                "properties": {"model_cfg": {"type": "object"}, "preprocess_cfg": {"type": "object"}},
-            },
-            "classes": _TEXTS,
-            "templates": _TEXTS,
-        },
-    },
-    "language": {
-        "required": [
-            *("kind", "method", "alpha", "lora", "base", "dataset"),
-            *("vocabulary", "template", "recipe", "seed", "files"),
-        ],
-        "properties": {
-            "method": {"enum": ["ft", "prt"]},
-            "alpha": {"type": ["number", "null"]},
-            "lora": {"type": ["object", "null"]},
-            "seed": {"type": "integer"},
-            "base": {
-                "type": "object",
-                "required": ["name", "spec", "weights_sha256"],
-                "properties": {"name": _TEXT, "spec": _TEXT, "weights_sha256": _TEXT},
-            },
-            "vocabulary": {"type": "object", "required": ["sha256"], "properties": {"sha256": _TEXT}},
-            "files": {"type": "object", "minProperties": 1, "additionalProperties": _TEXT},
-        },
-    },
-}
+
+
+class _Checked(BaseModel, strict=True):
+    kind: str
+    method: Literal["ft", "prt", "adapted"]
+    recipe: dict[str, Any]
+    seed: int
+
+
+class _Tower(BaseModel, strict=True):
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any]
+
+
+class _Vision(_Checked):
+    backbone: _Tower
+    dataset: dict[str, Any]
+    classes: list[str]
+    templates: list[str]
+    weights_sha256: str
+
+
+class _Base(BaseModel, strict=True):
+    name: str
+    spec: str
+    weights_sha256: str
+
+
+class _Vocabulary(BaseModel, strict=True):
+    sha256: str
+
+
+class _Language(_Checked):
+    alpha: float | None
+    lora: dict[str, Any] | None
+    base: _Base
+    dataset: Any
+    vocabulary: _Vocabulary
+    template: Any
+    files: dict[str, str] = Field(min_length=1)
+
+
+# What must stand in a manifest, whatever else does.
+MANIFESTS: dict[str, type[_Checked]] = {"vision": _Vision, "language": _Language}
 
 
 def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
@@ -70,14 +69,8 @@ def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
     package versions, the git commit and the weights' hash are added.
     """
     write_tensors(folder / WEIGHTS, network.state_dict(), {"kind": manifest["kind"]})
-    write_json(
-        folder / MANIFEST,
-        manifest
-        | {
-            "weights_sha256": file_hash(folder / WEIGHTS),
-        }
-        | provenance("open_clip_torch"),
-    )
+    added = {"weights_sha256": file_hash(folder / WEIGHTS)} | provenance("open_clip_torch")
+    write_json(folder / MANIFEST, manifest | added)
 
 
 def provenance(*packages: str) -> dict[str, Any]:
@@ -95,11 +88,12 @@ def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST, "reward manifest")
     if manifest.get("kind", kind) != kind:
         raise InputError(f"{folder} holds a {manifest['kind']} reward; use a {kind} reward on a {kind} model.")
-    if missing := [key for key in SCHEMAS[kind]["required"] if key not in manifest]:
-        raise InputError(f"the reward manifest {folder / MANIFEST} lacks '{missing[0]}'; tune the reward again.")
-    if errors := list(Draft202012Validator(SCHEMAS[kind]).iter_errors(manifest)):
-        place = errors[0].absolute_path[0]
-        raise InputError(f"the reward manifest {folder / MANIFEST} has a damaged '{place}'; tune the reward again.")
+    try:
+        MANIFESTS[kind].model_validate(manifest)
+    except ValidationError as error:
+        place = error.errors()[0]["loc"][0]
+        wrong = f"has a damaged '{place}'" if place in manifest else f"lacks '{place}'"
+        raise InputError(f"the reward manifest {folder / MANIFEST} {wrong}; tune the reward again.") from None
     return manifest
 
 
@@ -133,6 +127,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
     network.load_state_dict(tensors)
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of this package's source, with "-dirty" where the source differs from it."""
     here = Path(__file__)

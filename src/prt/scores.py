@@ -20,7 +20,8 @@ class Scores:
         values: (N, L) float32: log-probabilities of a model, or raw rewards of a reward.
         labels: (N,) int64, the truth.
         kind: which of the two ``values`` are.
-        method: ``pretrained``, ``ft`` or ``prt``; ``alpha`` and ``seed`` and ``shots`` belong to the last two.
+        method: ``pretrained``, ``ft``, ``prt`` or ``adapted``; all but the first have shots and a seed, and the rewards
+            (the last two) an alpha.
         dataset, fingerprint, split, classes: what was scored; only equal ones may be combined.
     """
 

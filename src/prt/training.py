@@ -1,68 +1,28 @@
 """One training loop for every network: it can be read from top to bottom, killed, and resumed bit for bit."""
 
-import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from prt.atomic import fingerprint, read_tensors, write_tensors
-from prt.errors import InputError, known
+from prt.errors import InputError
 from prt.progress import progress
+from prt.recipe import Recipe
 
 CHECKPOINT_SECONDS = 120.0
 Batch = TypeVar("Batch")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained. The defaults are the paper's (App. B.1).
-
-    ``warmup`` is in iterations, ``clip`` the greatest gradient norm (None: no clipping). The paper says Adam;
-    the code it takes its recipe from uses ``adamw`` with weight decay 0.1 and clip 1.0.
-    """
-
-    optimizer: Literal["adam", "adamw"] = "adam"
-    lr: float = 1e-5
-    batch: int = 128
-    steps: int = 2000
-    warmup: int = 500
-    weight_decay: float = 0.0
-    beta2: float = 0.999
-    clip: float | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    augment: bool = False
-
-    def __post_init__(self) -> None:
-        known(self.optimizer, ("adam", "adamw"), "optimizer")
-        known(self.precision, ("fp32", "bf16", "fp16"), "precision")
-        for key, least in (("steps", 1), ("batch", 1), ("warmup", 0)):
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"'{key}' of the recipe is {value!r}; it must be a whole number, {least} or more.")
-        for key in ("lr", "weight_decay", "beta2", "clip"):
-            value = getattr(self, key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
-            if not number and not (key == "clip" and value is None):
-                raise InputError(f"'{key}' of the recipe is {value!r}; it must be a number, nought or more.")
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine to zero."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """The autocast context of this precision (fp32: switched off)."""
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(device.type, dtype, enabled=self.precision != "fp32")
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The autocast context of a precision (fp32: switched off)."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
 def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
@@ -106,7 +66,7 @@ def fit(
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = optimizer_of(parameters, recipe)
     scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=recipe.precision == "fp16")
-    mark = fingerprint(identity, asdict(recipe), every)
+    mark = fingerprint(identity, recipe.model_dump(), every)
     start, curve, finished = _resume(checkpoint, mark, network, optimizer, scaler)
     if finished:
         return curve

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prt.atomic import remove
 from prt.errors import known
 from prt.miniature.glyphs import CORPORA, IMAGE_SIZE, batch, captions
-from prt.training import Recipe, fit
+from prt.recipe import Recipe
+from prt.training import fit
 
 
 def _architecture(**vision: Any) -> dict[str, Any]:
@@ -50,19 +52,18 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
     """
     known(architecture, ARCHITECTURES, "architecture")
     known(corpus, CORPORA, "corpus")
-    # Five seconds of imports: only for those who train.
-    from open_clip import CLIP, ClipLoss, SimpleTokenizer
-
+    # Seconds of imports: only for those who train.
     from prt.vision.backbones import save_backbone
+    from prt.vision.clip import open_clip
 
     model_cfg, glyphs = ARCHITECTURES[architecture], CORPORA[corpus]
     torch.manual_seed(seed)
-    network = CLIP(**model_cfg)
+    network = open_clip.CLIP(**model_cfg)
     # The captions use some 60 of its 49,408 rows: left random, it costs the optimiser no time.
     network.token_embedding.requires_grad_(False)
-    tokens = SimpleTokenizer(context_length=network.context_length)(captions(glyphs))
+    tokens = open_clip.SimpleTokenizer(context_length=network.context_length)(captions(glyphs))
     mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
-    contrast = ClipLoss()
+    contrast = open_clip.ClipLoss()
 
     def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step in count(start):
@@ -80,6 +81,6 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
         checkpoint=checkpoint,
         identity=facts,
     )
-    origin = {"architecture": architecture, "corpus": asdict(glyphs), "recipe": asdict(recipe), "seed": seed}
+    origin = {"architecture": architecture, "corpus": asdict(glyphs), "recipe": recipe.model_dump(), "seed": seed}
     save_backbone(out, network.state_dict(), model_cfg, PREPROCESS, origin)
-    checkpoint.unlink(missing_ok=True)
+    remove(checkpoint)

@@ -1,7 +1,6 @@
 """Pretraining of the miniature language models: tiny Llamas, written as ordinary folders of transformers."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from shutil import copyfile
@@ -16,7 +15,8 @@ from prt.atomic import remove, replacing, write_json
 from prt.errors import known
 from prt.language.models import vocabulary
 from prt.miniature.text import CORPORA, batch, tokenizer
-from prt.training import Recipe, fit
+from prt.recipe import Recipe
+from prt.training import fit
 
 # Hidden size; heads of 16, two layers, an MLP of twice the hidden size.
 SIZES = {"s": 64, "m": 96, "l": 128}
@@ -79,7 +79,7 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
         return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
     words = vocabulary(tokenizer()).sha256
-    origin = {"size": size, "corpus": {corpus: texts}, "vocabulary": words, "recipe": asdict(recipe), "seed": seed}
+    origin = {"size": size, "corpus": {corpus: texts}, "vocabulary": words, "recipe": recipe.model_dump(), "seed": seed}
     fit(
         network.model,  # every parameter: the output layer is its embedding
         loss,
@@ -90,7 +90,7 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
         identity=origin | {"config": config.to_dict()},
     )
     _save(out, network.eval(), origin)
-    checkpoint.unlink(missing_ok=True)
+    remove(checkpoint)
 
 
 def _save(out: Path, network: LlamaForCausalLM, origin: dict[str, object]) -> None:

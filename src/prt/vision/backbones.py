@@ -4,19 +4,17 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.model import CLIPVisionCfg, _build_vision_tower
-from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import Compose, PILToTensor
 
 from prt.atomic import read_json, remove, write_json, write_tensors
 from prt.errors import InputError, first_line, known
+from prt.vision.clip import Compose, PILToTensor, open_clip
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -32,8 +30,9 @@ class Backbone:
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
 
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all weights: two networks of one architecture are told apart."""
+        """SHA-256 of all weights as they were loaded: two networks of one architecture are told apart."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.clip.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -68,7 +67,7 @@ def load_backbone(spec: str) -> Backbone:
     except Exception as error:  # network, cache, wrong shapes: open_clip raises many kinds
         raise InputError(
             f"the weights of {spec} could not be loaded ({first_line(error)}); fetch them where there is a "
-            "network (`snakemake fetch`, or `prt vision fetch-backbone`), or name a checkpoint that fits."
+            "network (`snakemake fetch`), or name a checkpoint that fits."
         ) from error
     return Backbone(spec, clip, tokenizer, model_cfg, dict(clip.visual.preprocess_cfg))
 
@@ -165,8 +164,8 @@ class Classifier(nn.Module):
 
 def build_tower(model_cfg: dict[str, Any]) -> nn.Module:
     """An image tower without weights, from open_clip's model configuration."""
-    vision = CLIPVisionCfg(**{**model_cfg["vision_cfg"], "timm_model_pretrained": False})
-    return _build_vision_tower(model_cfg["embed_dim"], vision, model_cfg.get("quick_gelu", False))
+    vision = open_clip.CLIPVisionCfg(**{**model_cfg["vision_cfg"], "timm_model_pretrained": False})
+    return open_clip.model._build_vision_tower(model_cfg["embed_dim"], vision, model_cfg.get("quick_gelu", False))
 
 
 def preprocess(preprocess_cfg: dict[str, Any], augment: bool = False) -> Compose:
@@ -175,5 +174,6 @@ def preprocess(preprocess_cfg: dict[str, Any], augment: bool = False) -> Compose
     It is open_clip's without its last two steps (to float, normalise), which the classifier does on its device.
     ``augment``: a random resized crop of scale (0.9, 1), open_clip's for training.
     """
-    transform = image_transform_v2(PreprocessCfg(**preprocess_cfg), augment, AugmentationCfg())
+    own = open_clip.transform
+    transform = own.image_transform_v2(own.PreprocessCfg(**preprocess_cfg), augment, own.AugmentationCfg())
     return Compose([*transform.transforms[:-2], PILToTensor()])

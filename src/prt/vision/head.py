@@ -1,27 +1,27 @@
 """The zero-shot head: a frozen classification layer made of class names and prompts."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from prt.atomic import file_hash, read_tensors, write_tensors
 from prt.errors import InputError
 from prt.vision.backbones import Backbone, Classifier
+from prt.vision.clip import open_clip
 
 
 def zero_shot_head(backbone: Backbone, classes: list[str], templates: list[str]) -> Tensor:
     """Head (L, d): of each class the mean of its prompts' unit text embeddings, made a unit vector again."""
-    rows = []
-    backbone.clip.eval()
-    with torch.no_grad():
-        for name in classes:
-            tokens = backbone.tokenizer([template.replace("{}", name) for template in templates])
-            embeddings = backbone.clip.encode_text(tokens.to(backbone.clip.logit_scale.device), normalize=True)
-            rows.append(F.normalize(embeddings.mean(0), dim=-1))
-    return torch.stack(rows).cpu()
+    # Prompts as functions: str.format would read braces in them that are not the class name's place.
+    prompts = [partial(template.replace, "{}") for template in templates]
+    device = backbone.clip.logit_scale.device
+    # One class at a time: then a class's row does not depend, in its last digits, on which others there are.
+    head = open_clip.build_zero_shot_classifier(
+        backbone.clip.eval(), backbone.tokenizer, classes, prompts, num_classes_per_batch=1, device=device
+    )
+    return head.T.cpu().contiguous()
 
 
 def make_head(backbone: Backbone, classes: list[str], templates: list[str], out: Path) -> None:
@@ -34,7 +34,7 @@ def make_head(backbone: Backbone, classes: list[str], templates: list[str], out:
         "spec": backbone.spec,
         "model_cfg": backbone.model_cfg,
         "preprocess_cfg": backbone.preprocess_cfg,
-        "weights": backbone.fingerprint(),
+        "weights": backbone.fingerprint,
     }
     write_tensors(out, {"head": head, "scale": backbone.clip.logit_scale.exp()}, header)
 
@@ -46,7 +46,7 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Classifier, dict[str, Any
         InputError: if the file is missing or corrupt, or belongs to another backbone.
     """
     tensors, header = read_tensors(path, "zero-shot head")
-    if header.get("kind") != "head" or header["weights"] != backbone.fingerprint():
+    if header.get("kind") != "head" or header["weights"] != backbone.fingerprint:
         raise InputError(f"{path} is not a zero-shot head of {backbone.spec}; make it again for this backbone.")
     expected = (len(header["classes"]), backbone.model_cfg["embed_dim"])
     if tuple(tensors["head"].shape) != expected:

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from prt import combine, reward
 from prt.errors import InputError
-from prt.scores import Scores, check_same_labels
-from prt.training import Recipe
+from prt.methods import REWARDS
+from prt.recipe import Recipe
+from prt.scores import check_same_labels
 from prt.vision.backbones import Backbone, Classifier, build_tower, load_backbone, preprocess
-from prt.vision.datasets import Images, Manifest, decode
 from prt.vision.fused import Fused
 from prt.vision.head import load_head, zero_shot_head
-from prt.vision.score import BATCH, frozen, prepared, score
+from prt.vision.prepared import Manifest, decode
+from prt.vision.score import BATCH, SCORED, Split, write_scores
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,14 @@ class Rewarded:
 
 
 def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Reward:
-    """Load a reward that ``prt vision tune --method prt`` wrote, for use on ``device``.
+    """Load a tuned reward, for use on ``device``.
 
     Raises:
         InputError: if the folder is no whole vision reward, or its weights are damaged.
     """
     folder = Path(folder)
     manifest = reward.read_manifest(folder)
-    if manifest["method"] != "prt":
+    if manifest["method"] not in REWARDS:
         raise InputError(
             f"{folder} holds a fine-tuned model (method {manifest['method']}), no reward; tune with method prt."
         )
@@ -131,30 +132,40 @@ def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Rewar
     return Reward(network.eval().to(device), manifest)
 
 
-def score_reward(folder: Path, *, dataset: str, data: Manifest, out: Path, device: torch.device, workers: int) -> None:
-    """Score a reward on the validation and test splits of any data set with its labels, called ``dataset``.
+def score_rewards(
+    runs: Sequence[Path],
+    dataset: str,
+    data: Manifest,
+    outs: Sequence[Path],
+    *,
+    device: torch.device,
+    workers: int,
+) -> None:
+    """Score rewards on the validation and test splits of any data set with their labels, called ``dataset``.
+
+    Args:
+        runs: folders of rewards.
+        outs: the folder for the scores of each.
 
     Raises:
-        InputError: if the folder is no whole vision reward, or its labels are not the data set's.
+        InputError: if a folder is no whole vision reward, or its labels are not the data set's.
     """
-    loaded = load_reward(folder)  # in full precision; scoring casts as it did when the reward was tuned
-    manifest, cfg = loaded.manifest, loaded.manifest["backbone"]["preprocess_cfg"]
-    check_same_labels(loaded.classes, data.classes, f"the reward {folder}", f"the data set {data.folder}")
-    classifier, recipe = frozen(loaded.classifier).to(device), Recipe(**manifest["recipe"])
-    for split in ("validation", "test"):
-        images = Images(data, split)
-        values = score(classifier, prepared(images, cfg, workers), len(images), recipe, f"score {split}")
-        Scores(
-            values=values,
-            labels=torch.from_numpy(images.labels),
-            kind="reward",
+    splits: dict[str, list[Split]] = {}
+    for folder, out in zip(runs, outs, strict=True):
+        loaded = load_reward(folder)  # in full precision; scoring casts as it did when the reward was tuned
+        manifest, cfg = loaded.manifest, loaded.manifest["backbone"]["preprocess_cfg"]
+        check_same_labels(loaded.classes, data.classes, f"the reward {folder}", f"the data set {data.folder}")
+        if str(cfg) not in splits:
+            splits[str(cfg)] = [Split(data, name, cfg, workers) for name in SCORED]
+        if len(runs) > 1:
+            for split in splits[str(cfg)]:  # rewards of one backbone see the same images
+                split.pixels()
+        write_scores(
+            loaded.classifier.to(device),
+            splits[str(cfg)],
+            Recipe(**manifest["recipe"]).precision,
+            out,
             backbone=manifest["backbone"]["name"],
-            method="prt",
             dataset=dataset,
-            fingerprint=data.fingerprint,
-            split=split,
-            classes=data.classes,
-            shots=manifest["shots"],
-            seed=manifest["seed"],
-            alpha=manifest["alpha"],
-        ).save(out / f"{split}.safetensors")
+            **{key: manifest[key] for key in ("method", "shots", "seed", "alpha")},
+        )

@@ -15,17 +15,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
-from open_clip.transform import PreprocessCfg
+import torch._dynamo  # an optimiser's first step imports it: here, so that no measurement pays for it
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -34,16 +32,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from prt import combine
 from prt.atomic import read_json
 from prt.errors import known
-from prt.profiling import apart, check, device_name, forget_peak, memory, start
+from prt.profiling import check, device_name, forget_peak, in_own_process, memory, start
 from prt.progress import progress
-from prt.training import Recipe, optimizer_of
+from prt.recipe import PRECISIONS, Precision, Recipe
+from prt.training import autocast, optimizer_of
 from prt.vision.backbones import CONFIG, Classifier, build_tower
+from prt.vision.clip import open_clip
 from prt.vision.fused import Fused
 from prt.vision.score import frozen
 from prt.vision.tune import loss_of
 
 CLASSES = 100  # CIFAR-100's
-WARM_UP = 5  # calls that are not counted: they choose kernels, make the optimiser's state, compile
+# Calls that are not counted: they make the optimiser's state, compile, and on a GPU choose kernels.
+WARM_UP = {"cpu": 2, "cuda": 5}
 PLACE = ["table", "source", "target", "method", "variant", "batch", "precision"]
 COLUMNS = [*PLACE, "quantity", "value", "std", "median", "low", "high", "unit", "repeats"]
 # What makes inference faster, in the order in which it is added; a network alone has nothing to share or to overlap.
@@ -75,7 +76,9 @@ class Measured:
     memory: float
 
 
-def training(models: dict[str, str], batch: int, device: torch.device, precision: str, repeats: int) -> pd.DataFrame:
+def training(
+    models: dict[str, str], batch: int, device: torch.device, precision: Precision, repeats: int
+) -> pd.DataFrame:
     """Table 1: an iteration (forward, backward, update) of fine-tuning and of reward tuning.
 
     ``prt`` runs the frozen network in every iteration, as the paper must have done; ``prt_cached`` has log π_pt of the
@@ -92,14 +95,14 @@ def training(models: dict[str, str], batch: int, device: torch.device, precision
     Raises:
         InputError: for an unknown architecture or precision, a batch that does not fit, or numbers below one.
     """
-    known(precision, ("fp32", "bf16", "fp16"), "precision")
+    known(precision, PRECISIONS, "precision")
     check({"batch": batch, "number of repeats": repeats}, device)
     counts = {name: (count(spec, batch, backward=False), count(spec, batch)) for name, spec in models.items()}
-    recipe, rows = Recipe(batch=batch, precision=precision), []  # type: ignore[arg-type]
-    facts, reach = apart(_too_large(batch), _about, device)
+    recipe, rows = Recipe(batch=batch, precision=precision), []
+    facts, reach = in_own_process(_too_large(batch), _about, device, {precision})
     with progress("benchmark training", len(models) * len(TRAINING), "measurement") as bar:
         for (name, spec), method in product(models.items(), TRAINING):
-            measured = apart(_too_large(batch), _train, spec, method, recipe, device, repeats)
+            measured = in_own_process(_too_large(batch), _train, spec, method, recipe, device, repeats)
             forward, whole = counts[name]
             bound = _bound([whole, forward] if method == "prt" else [whole], precision, device, reach)
             place = ["table1", name, None, method, None, batch, precision]
@@ -143,7 +146,7 @@ def inference(
     elif compiled:
         measures.append("compile")
     counts = {name: count(spec, batch, backward=False) for name, spec in models.items()}
-    facts, reach = apart(_too_large(batch), _about, device)
+    facts, reach = in_own_process(_too_large(batch), _about, device, {"fp32", "bf16"})
     jobs = []
     for pair, method in product(pairs, COMBINED):
         possible = [m for m in measures if method != "ft" or m not in NEED_SEVERAL]
@@ -153,7 +156,7 @@ def inference(
         for (source, target), method, switched_on in jobs:
             networks = [target] + [source] * {"ft": 0, "eft": 2, "prt": 1}[method]
             specs = [models[name] for name in networks]
-            measured = apart(_too_large(batch), _infer, specs, method, switched_on, batch, device, repeats)
+            measured = in_own_process(_too_large(batch), _infer, specs, method, switched_on, batch, device, repeats)
             precision = "bf16" if "bf16" in switched_on else "fp32"
             variant = f"+ {switched_on[-1]}" if switched_on else "baseline"
             bound = _bound([counts[name] for name in networks], precision, device, reach)
@@ -178,7 +181,9 @@ def architecture(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     model_cfg = open_clip.get_model_config(model)
     own = open_clip.get_pretrained_cfg(model, tag) if tag else {}
     look = {key: own[key] for key in ("mean", "std") if key in own}
-    return model_cfg, asdict(PreprocessCfg(size=model_cfg["vision_cfg"].get("image_size", 224), **look))
+    return model_cfg, asdict(
+        open_clip.transform.PreprocessCfg(size=model_cfg["vision_cfg"].get("image_size", 224), **look)
+    )
 
 
 def count(spec: str, batch: int, *, backward: bool = True) -> dict[str, int]:
@@ -246,7 +251,7 @@ def _train(spec: str, method: str, recipe: Recipe, device: torch.device, repeats
     images, log_pt = _images(network, recipe.batch), None
     labels = torch.randint(CLASSES, (recipe.batch,), device=device)
     if method == "prt_cached":
-        with torch.no_grad(), recipe.autocast(device):
+        with torch.no_grad(), autocast(recipe.precision, device):
             log_pt = combine.log_probs(frozen(network)(images))
     live = frozen(network) if method == "prt" else None
     loss = loss_of(network, "ft" if method == "ft" else "prt", 0.0, recipe, live)
@@ -284,50 +289,57 @@ def _infer(
 
 
 def _measure(step: Callable[[], object], device: torch.device, repeats: int, before: float) -> Measured:
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP[device.type]):
         step()
-    times, launches = [], []
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     forget_peak(device)
-    for _ in range(repeats):
-        if device.type == "cuda":
-            began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            # The queue is empty, so that launching waits for nothing.
-            torch.cuda.synchronize(device)
-            began.record()
-            clock = time.perf_counter()
-            step()
-            launches.append(1000 * (time.perf_counter() - clock))
-            ended.record()
-            torch.cuda.synchronize(device)
-            times.append(began.elapsed_time(ended))
-        else:
-            clock = time.perf_counter()
-            step()
-            times.append(1000 * (time.perf_counter() - clock))
-    return Measured(times, launches, memory(device, peak=True) - before)
+    times, launches = zip(*[_timed(step, device) for _ in range(repeats)], strict=True)
+    return Measured(list(times), list(launches) if device.type == "cuda" else [], memory(device, peak=True) - before)
 
 
-def _about(device: torch.device) -> tuple[dict[str, str], dict[str, float]]:
-    """On what is measured, and its peak FLOP/s in each precision: a data sheet's, or that of a large product here."""
+def _timed(step: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Time and launch time of a call in ms."""
+    if device.type == "cpu":
+        clock = time.perf_counter()
+        step()
+        return 1000 * (time.perf_counter() - clock), 0.0
+    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)  # the queue is empty, so that launching waits for nothing
+    began.record()
+    clock = time.perf_counter()
+    step()
+    launch = 1000 * (time.perf_counter() - clock)
+    ended.record()
+    torch.cuda.synchronize(device)
+    return began.elapsed_time(ended), launch
+
+
+def _about(device: torch.device, precisions: set[str]) -> tuple[dict[str, str], dict[str, float]]:
+    """On what is measured, and its peak FLOP/s in ``precisions``: a data sheet's, or that of a large product here."""
     start(device)
     name = device_name(device)
     facts = {"device": name, "torch": torch.__version__}
     if name in PEAKS:
         return {"peak_from": "datasheet"} | facts, PEAKS[name]
-    return {"peak_from": "matmul"} | facts, _attained(device)
+    return {"peak_from": "matmul"} | facts, {kind: _attained(device, kind) for kind in _units(device, precisions)}
 
 
-def _attained(device: torch.device) -> dict[str, float]:
-    """FLOP/s of a product of two large matrices, the best of a few."""
-    size, reached = (8192 if device.type == "cuda" else 1536), {}
-    for precision in ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16"):
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-        measured = _measure(partial(torch.mm, matrix, matrix), device, 5, 0.0)
-        reached[precision] = 2 * size**3 / (min(measured.times) / 1000)
-    return reached
+def _units(device: torch.device, precisions: set[str]) -> set[str]:
+    """What computes in ``precisions``: tensor cores do both kinds of half precision, and may do float32 (TF32)."""
+    kinds = {"bf16" if precision == "fp16" else precision for precision in precisions}
+    return kinds | ({"tf32"} if device.type == "cuda" and "fp32" in kinds else set())
+
+
+def _attained(device: torch.device, kind: str) -> float:
+    """FLOP/s of a product of two large matrices, the best within a second: one may take longer than that."""
+    size = 8192 if device.type == "cuda" else 1536
+    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if kind == "bf16" else torch.float32)
+    end, times = time.monotonic() + 1, list[float]()
+    while not times or time.monotonic() < end:
+        times.append(_timed(lambda: torch.mm(matrix, matrix), device)[0])
+    return 2 * size**3 / (min(times) / 1000)
 
 
 def _bound(networks: Sequence[dict[str, int]], precision: str, device: torch.device, reach: dict[str, float]) -> float:

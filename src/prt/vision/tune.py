@@ -3,8 +3,8 @@
 import copy
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,49 @@ from torch.utils.data import DataLoader, Dataset
 
 from prt import combine, objective, reward
 from prt.atomic import remove, write_text
-from prt.errors import InputError, known
-from prt.progress import progress
-from prt.scores import Scores, check_same_labels
-from prt.training import Recipe, fit
+from prt.cell import Run
+from prt.errors import InputError
+from prt.methods import REWARDS
+from prt.recipe import Recipe
+from prt.scores import check_same_labels
+from prt.training import autocast, fit
 from prt.vision.backbones import Classifier, load_backbone, preprocess
-from prt.vision.datasets import Images, Manifest, batches_of, few_shot
 from prt.vision.head import load_head
-from prt.vision.score import BATCH, frozen, ignore_signals, prepared, score
+from prt.vision.prepared import Images, Manifest, batches_of, few_shot
+from prt.vision.score import SCORED, Split, frozen, ignore_signals, write_scores
 
 Batch = tuple[Tensor, Tensor, Tensor | None]  # uint8 images, labels, cached log π_pt where there is one
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One run of a job.
+
+    Attributes:
+        run: what is tuned; a run of method ``adapted`` starts from ``initial``, others as the pretrained model.
+        out: the run's own folder, for weights, manifest, curve and scores.
+        checkpoint: the file to resume from.
+        every: iterations between evaluations of the curve, 0 for none.
+        initial: folder of a reward.
+    """
+
+    run: Run
+    recipe: Recipe
+    out: Path
+    checkpoint: Path
+    every: int = 0
+    initial: Path | None = None
+
+    def __post_init__(self) -> None:
+        alpha, shots = self.run.alpha or 0.0, self.run.shots
+        if not 0 <= alpha < float("inf"):
+            raise InputError(
+                f"alpha is {alpha}, but the weight of entropy maximisation cannot be negative; use 0 or more."
+            )
+        if shots != "full" and not (shots.isdecimal() and int(shots) > 0):
+            raise InputError(f"the number of shots is '{shots}'; use a whole number above 0, or 'full'.")
+        if (self.run.method == "adapted") != (self.initial is not None):
+            raise InputError(f"the run {self.run.name} needs a reward to start from if and only if it is 'adapted'.")
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
@@ -63,58 +96,25 @@ class Tuner:
         self.pretrained, self.head = load_head(head, self.backbone)
         check_same_labels(self.head["classes"], data.classes, f"the head {head}", f"the data set {data.folder}")
         self.data, self.device, self.workers = data, device, workers
-        self.splits = {split: Images(data, split) for split in ("train", "validation", "test")}
+        cfg = self.backbone.preprocess_cfg
+        self.splits = {name: Split(data, name, cfg, workers) for name in ("train", *SCORED)}
         self.pretrained.to(device)
-        self._pixels: dict[str, Tensor] = {}
         self._references: dict[tuple[str, str], Tensor] = {}
 
-    def pixels(self, split: str) -> Tensor:
-        """All images of a split through the deterministic transform, uint8 (N, 3, S, S), read once and kept."""
-        if split not in self._pixels:
-            done = 0
-            with progress(f"read {split}", len(self.splits[split]), "image") as bar:
-                for batch in self._batches(split):
-                    if not done:
-                        kept = torch.empty(len(self.splits[split]), *batch.shape[1:], dtype=torch.uint8)
-                    kept[done : done + len(batch)] = batch
-                    done += len(batch)
-                    bar.update(len(batch))
-            self._pixels[split] = kept
-        return self._pixels[split]
-
-    def _batches(self, split: str) -> Iterator[Tensor]:
-        return prepared(self.splits[split], self.backbone.preprocess_cfg, self.workers)
-
-    def score(self, classifier: Classifier, split: str, recipe: Recipe) -> Tensor:
-        """Logits (N, L) of a split."""
-        images = self._pixels[split].split(BATCH) if split in self._pixels else self._batches(split)
-        return score(frozen(classifier), iter(images), len(self.splits[split]), recipe, f"score {split}")
-
-    def reference(self, split: str, recipe: Recipe) -> Tensor:
+    def reference(self, split: str, precision: str) -> Tensor:
         """log π_pt (N, L) of a split, computed once."""
-        key = (split, recipe.precision)
-        if key not in self._references:
-            self._references[key] = combine.log_probs(self.score(self.pretrained, split, recipe))
-        return self._references[key]
-
-    def scores(self, values: Tensor, split: str, **facts: Any) -> Scores:
-        """``values`` (N, L) of a split as scores; ``facts`` say of which model."""
-        return Scores(
-            values=values,
-            labels=torch.from_numpy(self.splits[split].labels),
-            fingerprint=self.data.fingerprint,
-            split=split,
-            classes=self.data.classes,
-            **facts,
-        )
+        if (split, precision) not in self._references:
+            logits = self.splits[split].logits(self.pretrained, precision)
+            self._references[split, precision] = combine.log_probs(logits)
+        return self._references[split, precision]
 
     def batches(
         self, recipe: Recipe, chosen: np.ndarray, seed: int, cached: Tensor | None
     ) -> Callable[[int], Iterable[Batch]]:
         """Training batches from any iteration on, augmented or not."""
-        labels = torch.from_numpy(self.splits["train"].labels)
+        train = self.splits["train"]
         if recipe.augment:
-            source = Augmented(self.splits["train"], self.backbone.preprocess_cfg)
+            source = Augmented(train.images, self.backbone.preprocess_cfg)
 
             def augmented(start: int) -> Iterator[Batch]:
                 draws = Draws(chosen, recipe.batch, seed, start, recipe.steps)
@@ -125,7 +125,7 @@ class Tuner:
                     yield images.to(self.device), truth.to(self.device), None
 
             return augmented
-        pixels = self.pixels("train")
+        pixels, labels = train.pixels(), train.labels
 
         def plain(start: int) -> Iterator[Batch]:
             for indices in batches_of(chosen, recipe.batch, seed, start):
@@ -135,81 +135,117 @@ class Tuner:
 
         return plain
 
-    def run(
-        self,
-        name: str,
-        method: str,
-        alpha: float,
-        shots: str,
-        seed: int,
-        recipe: Recipe,
-        checkpoint: Path,
-        every: int,
-        initial: Path | None = None,
-    ) -> tuple[Classifier, list[dict[str, float]]]:
+    def run(self, tuning: Tuning, name: str = "tune") -> tuple[Classifier, list[dict[str, float]]]:
         """Tune once. Algorithm 1: θ starts as the pretrained weights; v = log π_pt(x) + r(x; θ); only θ learns.
 
-        ``initial``: a tuned run whose weights θ starts as instead (Table 5).
-
         With deterministic input log π_pt is computed once and kept; with augmentation the frozen network sees the
-        same augmented images.
+        same augmented images. ``name`` is the progress bar's.
+
+        Returns:
+            The network, and the evaluations of its curve: accuracies on the test split.
         """
-        chosen = few_shot(self.splits["train"].labels, shots, seed)
-        for split, often in (("train", not recipe.augment), ("test", every > 0)):
-            if often:
-                self.pixels(split)
+        run, recipe, rewarding = tuning.run, tuning.recipe, tuning.run.method in REWARDS
+        alpha, train, test = run.alpha or 0.0, self.splits["train"], self.splits["test"]
+        chosen = few_shot(train.images.labels, run.shots, run.seed)
+        if not recipe.augment:
+            train.pixels()
+        if tuning.every:
+            test.pixels()
         network = copy.deepcopy(self.pretrained)
-        identity = [self.data.fingerprint, self.head["sha256"], method, alpha, shots, seed]
-        if initial is not None:
-            manifest = reward.read_manifest(initial)
-            if manifest["method"] != method:
-                raise InputError(f"{initial} holds a run of method {manifest['method']}; go on from one of {method}.")
-            check_same_labels(manifest["classes"], self.data.classes, f"the run {initial}", str(self.data.folder))
-            reward.load_weights(network, reward.read_weights(initial, manifest), initial / reward.WEIGHTS)
-            identity.append(manifest["weights_sha256"])
+        identity = [self.data.fingerprint, self.head["sha256"], run.method, alpha, run.shots, run.seed]
+        if tuning.initial is not None:
+            identity.append(self._start_from(tuning.initial, network))
         network.requires_grad_(False).tower.requires_grad_(True)
-        cached = self.reference("train", recipe) if method == "prt" and not recipe.augment else None
-        live = frozen(self.pretrained) if method == "prt" and recipe.augment else None
+        cached = self.reference("train", recipe.precision) if rewarding and not recipe.augment else None
+        live = frozen(self.pretrained) if rewarding and recipe.augment else None
 
         def evaluate() -> dict[str, float]:
-            truth = torch.from_numpy(self.splits["test"].labels)
-            outputs = self.score(network, "test", recipe)
-            if method == "ft":
-                return {"ft": accuracy(outputs, truth)}
-            tuned = combine.prt(self.reference("test", recipe), outputs)
-            return {"prt": accuracy(tuned, truth), "reward": accuracy(outputs, truth)}
+            outputs = test.logits(network, recipe.precision)
+            if not rewarding:
+                return {"ft": accuracy(outputs, test.labels)}
+            tuned = combine.prt(self.reference("test", recipe.precision), outputs)
+            return {"prt": accuracy(tuned, test.labels), "reward": accuracy(outputs, test.labels)}
 
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         curve = fit(
             network,
-            loss_of(network, method, alpha, recipe, live),
-            self.batches(recipe, chosen, seed, cached),
+            loss_of(network, run.method, alpha, recipe, live),
+            self.batches(recipe, chosen, run.seed, cached),
             recipe,
             name=name,
-            checkpoint=checkpoint,
+            checkpoint=tuning.checkpoint,
             identity=identity,
-            evaluate=evaluate if every else None,
-            every=every,
+            evaluate=evaluate if tuning.every else None,
+            every=tuning.every,
         )
         return network.eval(), curve
+
+    def _start_from(self, initial: Path, network: Classifier) -> str:
+        """Give ``network`` the weights of the reward ``initial``; their hash."""
+        manifest = reward.read_manifest(initial)
+        if manifest["method"] not in REWARDS:
+            raise InputError(f"{initial} holds a run of method {manifest['method']}; go on from a reward (prt).")
+        check_same_labels(manifest["classes"], self.data.classes, f"the run {initial}", str(self.data.folder))
+        reward.load_weights(network, reward.read_weights(initial, manifest), initial / reward.WEIGHTS)
+        return manifest["weights_sha256"]
+
+    def write(self, tuning: Tuning, network: Classifier, curve: list[dict[str, float]]) -> None:
+        """Write a tuned network to its run's folder: its scores, its curve, its weights and, last, the manifest."""
+        run, folder = tuning.run, tuning.out
+        remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
+        rewarding = run.method in REWARDS
+        facts: dict[str, Any] = {"method": run.method, "shots": run.shots, "seed": run.seed}
+        facts["alpha"] = (run.alpha or 0.0) if rewarding else None
+        write_scores(
+            network,
+            [self.splits[name] for name in SCORED],
+            tuning.recipe.precision,
+            folder,
+            backbone=run.model,
+            dataset=run.dataset,
+            **facts,
+        )
+        text = io.StringIO()
+        columns = ["iteration", "prt", "reward"] if rewarding else ["iteration", "ft"]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(curve)
+        write_text(folder / "curve.csv", text.getvalue())
+        initial = tuning.initial and reward.read_manifest(tuning.initial)["weights_sha256"]
+        reward.save(
+            folder,
+            network,
+            facts
+            | {
+                "kind": "vision",
+                "backbone": {"name": run.model, "spec": self.backbone.spec}
+                | {key: self.head[key] for key in ("model_cfg", "preprocess_cfg")},
+                "dataset": {"name": run.dataset, "fingerprint": self.data.fingerprint},
+                "classes": self.data.classes,
+                "templates": self.head["templates"],
+                "recipe": tuning.recipe.model_dump(),
+                "head_sha256": self.head["sha256"],
+                "initial_sha256": initial,
+            },
+        )
 
 
 def loss_of(
     network: Classifier, method: str, alpha: float, recipe: Recipe, live: Classifier | None = None
 ) -> Callable[[Batch], Tensor]:
-    """Algorithm 1's loss of a batch, for ``method`` ft or prt.
+    """Algorithm 1's loss of a batch, for ``method`` ft, or prt or adapted.
 
     ``live`` is the frozen network, needed where a batch does not bring its log π_pt along.
     """
 
     def loss(batch: Batch) -> Tensor:
         images, labels, log_pt = batch
-        with recipe.autocast(images.device):
+        with autocast(recipe.precision, images.device):
             outputs = network(images)
         if method == "ft":
             return objective.ft_loss(outputs, labels)
         if live is not None:
-            with torch.no_grad(), recipe.autocast(images.device):
+            with torch.no_grad(), autocast(recipe.precision, images.device):
                 log_pt = live(images)
         assert log_pt is not None
         return objective.prt_loss(log_pt, outputs, labels, alpha)
@@ -223,87 +259,28 @@ def accuracy(outputs: Tensor, labels: Tensor) -> float:
 
 
 def tune(
-    spec: str,
-    *,
-    backbone: str,
-    dataset: str,
-    data: Manifest,
-    head: Path,
-    method: str,
-    alpha: float,
-    regimes: dict[str, Recipe],
-    seeds: list[int],
-    out: Path,
-    checkpoints: Path,
-    device: torch.device,
-    workers: int,
-    every: int = 0,
-    initial: Path | None = None,
+    spec: str, tunings: Sequence[Tuning], *, data: Manifest, head: Path, device: torch.device, workers: int
 ) -> None:
-    """Tune every regime × seed, and write each to ``out/SHOTS/SEED``: weights, manifest, curve and scores.
+    """Tune every run of one backbone on one data set, and write each to its own folder.
+
+    What is written does not depend on what else the job tunes. A finished run's checkpoint stays until all are
+    written: where the job is stopped, and its outputs are thrown away, it is not trained again.
 
     Args:
-        spec: see :func:`prt.vision.backbones.load_backbone`; ``backbone`` and ``dataset`` are its and the data's names.
-        method: ``ft`` or ``prt``; ``alpha`` is the latter's weight of entropy maximisation.
-        regimes: recipe of each number of shots ('full': all training images).
-        every: iterations between evaluations of the curve, 0 for none.
-        initial: folder of SHOTS/SEED whose runs are tuned further; without, every run starts as the pretrained model.
+        spec: see :func:`prt.vision.backbones.load_backbone`.
+        head: file of the backbone's zero-shot head for ``data``.
+        workers: processes that decode images (0: none beside this one).
 
     Raises:
-        InputError: for negative alpha, too few images of a class, a loss that is not finite, …
+        InputError: for too few images of a class, a loss that is not finite, an ``initial`` that is no reward, …
     """
-    known(method, ("ft", "prt"), "tuning method")
-    if not 0 <= alpha < float("inf"):
-        raise InputError(f"alpha is {alpha}, but the weight of entropy maximisation cannot be negative; use 0 or more.")
-    for shots in regimes:
-        if shots != "full" and not (shots.isdecimal() and int(shots) > 0):
-            raise InputError(f"the number of shots is '{shots}'; use a whole number above nought, or 'full'.")
     tuner = Tuner(spec, head, data, device, workers)
-    for shots, recipe in regimes.items():
-        for seed in seeds:
-            name = f"{method} α={alpha:g} {backbone} {dataset} {shots}/{seed}"
-            checkpoint = checkpoints / shots / f"{seed}.safetensors"
-            start = initial and initial / shots / str(seed)
-            network, curve = tuner.run(name, method, alpha, shots, seed, recipe, checkpoint, every, start)
-            folder = out / shots / str(seed)
-            remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
-            facts: dict[str, Any] = {
-                "backbone": backbone,
-                "method": method,
-                "shots": shots,
-                "seed": seed,
-                "dataset": dataset,
-            }
-            for split in ("validation", "test"):
-                logits = tuner.score(network, split, recipe)
-                if method == "ft":
-                    scores = tuner.scores(combine.log_probs(logits), split, kind="log_probs", **facts)
-                else:
-                    scores = tuner.scores(logits, split, kind="reward", alpha=alpha, **facts)
-                scores.save(folder / f"{split}.safetensors")
-            columns = ["iteration", "ft"] if method == "ft" else ["iteration", "prt", "reward"]
-            text = io.StringIO()
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(curve)
-            write_text(folder / "curve.csv", text.getvalue())
-            reward.save(
-                folder,
-                network,
-                facts
-                | {
-                    "kind": "vision",
-                    "alpha": alpha if method == "prt" else None,
-                    "backbone": {"name": backbone, "spec": tuner.backbone.spec}
-                    | {key: tuner.head[key] for key in ("model_cfg", "preprocess_cfg")},
-                    "dataset": {"name": dataset, "fingerprint": data.fingerprint},
-                    "classes": data.classes,
-                    "templates": tuner.head["templates"],
-                    "recipe": asdict(recipe),
-                    "head_sha256": tuner.head["sha256"],
-                    "initial_sha256": start and reward.read_manifest(start)["weights_sha256"],
-                },
-            )
-    for shots in regimes:
-        for seed in seeds:
-            (checkpoints / shots / f"{seed}.safetensors").unlink(missing_ok=True)
+    if len(tunings) > 1:
+        for name in SCORED:  # all runs are scored on the same images
+            tuner.splits[name].pixels()
+    for number, tuning in enumerate(tunings, 1):
+        run = tuning.run
+        name = f"{run.name} {run.model} {run.dataset} {run.shots}/{run.seed} ({number} of {len(tunings)})"
+        tuner.write(tuning, *tuner.run(tuning, name))
+    for tuning in tunings:
+        remove(tuning.checkpoint)

@@ -14,7 +14,7 @@ from prt.atomic import file_hash
 from prt.errors import InputError
 from prt.miniature import glyphs, pretrain
 from prt.miniature.data import CLASS_NAMES, TEMPLATES, Splits, digits, mnist
-from prt.training import Recipe
+from prt.recipe import Recipe
 
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, batch=8, steps=6, warmup=2, weight_decay=0.1, beta2=0.98)
 WEIGHTS = "open_clip_model.safetensors"

@@ -2,20 +2,20 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from prt import reward as reward_module
-from prt.atomic import read_tensors, write_tensors
+from prt.atomic import file_hash, read_tensors, write_tensors
 from prt.errors import InputError
+from prt.scores import Scores
 from prt.vision import predict
 from prt.vision.backbones import Classifier, preprocess
-from prt.vision.datasets import decode
-from prt.vision.predict import Rewarded, load_reward
+from prt.vision.predict import Rewarded, load_reward, score_rewards
+from prt.vision.prepared import Images, decode, read_manifest
 
 Prt = Callable[..., tuple[int, str, str]]
 
@@ -154,6 +154,8 @@ def test_damaged_rewards(reward: Path) -> None:
         "backbone": "tiny",
         "classes": [1, 2, 3],
         "templates": "a {}",
+        "method": "dpo",
+        "seed": "0",
     }.items():
         manifest.write_text(json.dumps(facts | {key: damage}))
         refused(f"has a damaged '{key}'")
@@ -167,8 +169,6 @@ def test_damaged_rewards(reward: Path) -> None:
     manifest.write_text(json.dumps(facts | {"method": "ft"}))
     refused("holds a fine-tuned model")
     write_tensors(weights, tensors | {"scale": torch.zeros(2)}, header)
-    from prt.atomic import file_hash
-
     manifest.write_text(json.dumps(facts | {"weights_sha256": file_hash(weights)}))
     refused(r"'scale' has shape \(2,\), not \(\)")
     manifest.write_text(json.dumps(facts | {"classes": ["a", "b"]}))
@@ -189,26 +189,32 @@ def test_bad_images(prt: Prt, reward: Path, backbone: Path, tmp_path: Path) -> N
     assert "the strength is nan" in complaint.splitlines()[-1]
 
 
-def test_the_commit_is_the_source_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package in a repository of the user's own, tracked there, changed there, or merely lying in it."""
-    source = tmp_path / "prt" / "reward.py"
-    source.parent.mkdir()
-    source.write_text("")
-    monkeypatch.setattr(reward_module, "__file__", str(source))
-
-    def git(*arguments: str) -> str:
-        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        command = ["git", *who, *arguments]
-        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
-
-    assert reward_module._git_commit() is None
-    git("init")
-    git("commit", "--allow-empty", "--message", "nothing")
-    assert reward_module._git_commit() is None
-    git("add", ".")
-    git("commit", "--message", "the source")
-    commit = git("rev-parse", "HEAD")
-    (tmp_path / "elsewhere").write_text("")
-    assert reward_module._git_commit() == commit
-    source.write_text("changed")
-    assert reward_module._git_commit() == f"{commit}-dirty"
+def test_rewards_are_scored_on_another_data_set(
+    tuned: Path, backbone: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several of one backbone see images that are read once; on their own data the scores are those of the tuning."""
+    data, first = read_manifest(dataset), tuned / "prt" / "4" / "0"
+    adapted = tmp_path / "adapted"
+    shutil.copytree(first, adapted)
+    facts = json.loads((adapted / "manifest.json").read_text())
+    (adapted / "manifest.json").write_text(json.dumps(facts | {"method": "adapted"}))
+    read = []
+    picture = Images.picture
+    monkeypatch.setattr(Images, "picture", lambda images, i: read.append(i) or picture(images, i))
+    outs = [tmp_path / "one", tmp_path / "two"]
+    score_rewards([first, adapted], "again", data, outs, device=torch.device("cpu"), workers=0)
+    assert len(read) == sum(data.sizes[split][0] for split in ("validation", "test"))
+    for out, method in zip(outs, ("prt", "adapted"), strict=True):
+        for split in ("validation", "test"):
+            there, here = (Scores.load(folder / f"{split}.safetensors") for folder in (first, out))
+            assert torch.equal(there.values, here.values)
+            assert (here.dataset, here.method, here.kind, here.split) == ("again", method, "reward", split)
+            assert (here.backbone, here.shots, here.seed, here.alpha) == ("tiny", "4", 0, 0.0)
+    score_rewards([first], "again", data, [tmp_path / "alone"], device=torch.device("cpu"), workers=0)
+    assert (tmp_path / "alone" / "test.safetensors").read_bytes() == (outs[0] / "test.safetensors").read_bytes()
+    other = replace(data, classes=["circle", "square", "star"])
+    with pytest.raises(InputError, match="have different labels"):
+        score_rewards([first], "other", other, [tmp_path / "no"], device=torch.device("cpu"), workers=0)
+    with pytest.raises(InputError, match="holds a fine-tuned model"):
+        score_rewards([tuned / "ft" / "4" / "0"], "x", data, [tmp_path / "no"], device=torch.device("cpu"), workers=0)
+    assert not (tmp_path / "no").exists()
