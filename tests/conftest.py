@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import yaml
+from helpers.pipeline import ROOT, snakemake
 from hypothesis import settings
 from PIL import Image
 
@@ -21,7 +20,6 @@ from PIL import Image
 settings.register_profile("project", deadline=None, max_examples=60)
 settings.load_profile("project")
 
-ROOT = Path(__file__).parents[1]
 CLASSES = ["circle", "square", "cross"]
 
 
@@ -67,7 +65,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared image folder."""
-    from prt.vision.datasets import prepare
+    from prt.vision.prepare import prepare
 
     out = tmp_path_factory.mktemp("data") / "shapes"
     prepare(f"folder:{pictures}", out, root=out.parent, validation=0.25, test=0.2)
@@ -90,8 +88,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head(backbone: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The zero-shot head of the backbone for the data set."""
     from prt.vision.backbones import load_backbone
-    from prt.vision.datasets import read_manifest
     from prt.vision.head import make_head
+    from prt.vision.prepared import read_manifest
 
     out = tmp_path_factory.mktemp("heads") / "tiny.safetensors"
     manifest = read_manifest(dataset)
@@ -103,29 +101,18 @@ def head(backbone: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory
 def tuned(backbone: Path, dataset: Path, head: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run of ft and one of prt, as ``METHOD/4/0``; read only."""
     import torch
+    from helpers.vision import tuning
 
-    from prt.training import Recipe
-    from prt.vision.datasets import read_manifest
+    from prt.vision.prepared import read_manifest
     from prt.vision.tune import tune
 
     top = tmp_path_factory.mktemp("tuned")
-    for method in ("ft", "prt"):
-        tune(
-            f"local-dir:{backbone}",
-            backbone="tiny",
-            dataset="shapes",
-            data=read_manifest(dataset),
-            head=head,
-            method=method,
-            alpha=0.0,
-            regimes={"4": Recipe(lr=1e-3, batch=6, steps=6, warmup=2)},
-            seeds=[0],
-            out=top / method,
-            checkpoints=top / "checkpoints" / method,
-            device=torch.device("cpu"),
-            workers=0,
-            every=3,
-        )
+    runs = [
+        tuning(top / method / "4" / "0", method, every=3, lr=1e-3, batch=6, steps=6, warmup=2)
+        for method in ("ft", "prt")
+    ]
+    manifest = read_manifest(dataset)
+    tune(f"local-dir:{backbone}", runs, data=manifest, head=head, device=torch.device("cpu"), workers=0)
     return top
 
 
@@ -193,19 +180,6 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]]
         return folder
 
     return written
-
-
-def invocation(folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Command and environment that run Snakemake on ``folder/config.yaml``, with results in ``folder``."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    command += ["--configfile", str(folder / "config.yaml"), "--cores", "2", *arguments]
-    return command, os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run it; what it said, dry runs on one stream and real runs on the other, is all in ``stdout``."""
-    command, environment = invocation(folder, *arguments)
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 @pytest.fixture(scope="session")
