@@ -18,19 +18,22 @@ KEYS = ["dataset", "shots", "source", "target", "method", "alpha", "lora", "stre
 TRANSFER = [*KEYS, "seed", "metric", "headline", "value", "low", "high", "n"]
 SUMMARY = [*KEYS, "metric", "headline", "value", "std", "low", "high", "seeds", "n"]
 PLACE = ["dataset", "shots", "source", "target", "lora"]
-COMPARISON = [*PLACE, "method", "baseline", "metric", "difference", "low", "high", "verdict", "seeds", "n"]
+DIFFERENCE = ["difference", "low", "high", "p", "p_holm", "verdict", "seeds", "n"]
+COMPARISON = [*PLACE, "method", "baseline", "metric", *DIFFERENCE]
 
 
 Seeds = dict[int | None, Result]  # the results of one row of the summary
 
 
 class Tables(NamedTuple):
-    """The tables of some cells; all intervals are of 95 %.
+    """The tables of some cells; all intervals are of 95 %, as in :mod:`prt.stats`.
 
     ``transfer`` has a row for each cell and metric, with an interval over the examples; ``summary`` one for all seeds
     of a cell, with their spread and an interval over seeds and examples; ``comparison`` the paired differences, in
     the headline metric, of what is transferred (at α = 0 and strength 1) from the other methods. A model without a
     seed has one row, no seed, no spread over seeds, and an interval over the examples.
+
+    ``verdict`` and ``p`` are of each comparison alone; ``p_holm`` is corrected for all comparisons of these tables.
     """
 
     transfer: pd.DataFrame
@@ -57,10 +60,11 @@ def tables(cells: Sequence[Cell], measured: Callable[[Cell], Result]) -> Tables:
             for row, table in _rows(variant, seeds):
                 rows[table].append(row)
         rows["comparison"] += _compare(variants)
+    comparison = pd.DataFrame(rows["comparison"], columns=COMPARISON)
     return Tables(
         pd.DataFrame(rows["transfer"], columns=TRANSFER).astype({"seed": "Int64"}),
         pd.DataFrame(rows["summary"], columns=SUMMARY),
-        pd.DataFrame(rows["comparison"], columns=COMPARISON),
+        comparison.assign(p_holm=stats.holm(comparison["p"].to_numpy(float))),
     )
 
 
@@ -72,9 +76,10 @@ def _rows(variant: Cell, seeds: Seeds) -> Iterator[tuple[dict[str, Any], str]]:
         measures = {seed: result.measures[metric] for seed, result in seeds.items()}
         n = {"n": len(first.measures[metric].values)}
         for seed, measure in measures.items():
-            yield here | {"seed": seed} | vars(stats.over_examples(measure.values, measure.groups)) | n, "transfer"
+            yield here | {"seed": seed} | vars(stats.share(measure.values, measure.groups)) | n, "transfer"
         x, groups = _stacked(list(measures.values()))
-        yield here | stats.over_seeds(x, groups) | {"seeds": len(seeds)} | n, "summary"
+        spread = {"std": stats.spread(x, groups), "seeds": len(seeds)}
+        yield here | vars(stats.share(x, groups)) | spread | n, "summary"
 
 
 def _stacked(measures: Sequence[Measure]) -> tuple[np.ndarray, np.ndarray]:
@@ -101,11 +106,11 @@ def _compare(variants: dict[Cell, Seeds]) -> Iterator[dict[str, Any]]:
             metric = next(iter(seeds.values())).headline
             mine, groups = _stacked([seeds[s].measures[metric] for s in common])
             theirs, _ = _stacked([other[s if s in other else None].measures[metric] for s in common])
-            e = stats.mean_over_seeds(mine - theirs, groups)
+            e = stats.difference(mine - theirs, groups)
             verdict = "better" if e.low > 0 else "worse" if e.high < 0 else "not told apart"
             yield {key: getattr(cell, key) for key in PLACE} | {
                 "method": method, "baseline": baseline, "metric": metric, "difference": e.value, "low": e.low,
-                "high": e.high, "verdict": verdict, "seeds": len(common), "n": len(groups),
+                "high": e.high, "p": e.p, "verdict": verdict, "seeds": len(common), "n": len(groups),
             }  # fmt: skip
 
 

@@ -179,25 +179,48 @@ def test_intervals(results: Results) -> None:
     of = (summary.target == "large") & (summary.method == "prt") & (summary.alpha == 0) & ~summary.lora
     row = summary[of & (summary.metric == "mean")].iloc[0]
     x = np.stack([examples(results["ifeval", "prt", "large", "small", 0.0, False, s], "mean") for s in range(3)])
-    expected = stats.mean_over_seeds(x, np.zeros(N, int))
+    expected = stats.share(x, np.zeros(N, int))
     assert (row["value"], row["low"], row["high"]) == pytest.approx((expected.value, expected.low, expected.high))
     assert row["std"] == pytest.approx(x.mean(1).std(ddof=1))
     assert row["seeds"] == 3
-    alone = summary[(summary.method == "pretrained") & (summary.metric == "strict-match")].iloc[0]
-    wilson = stats.wilson(alone["value"], N)
-    assert (alone["low"], alone["high"]) == pytest.approx((wilson.low, wilson.high))
+    for of_model in (summary, table):
+        alone = of_model[(of_model.method == "pretrained") & (of_model.metric == "strict-match")].iloc[0]
+        wilson = stats.wilson(alone["value"], N)
+        assert (alone["low"], alone["high"]) == pytest.approx((wilson.low, wilson.high))
+    alone = summary[summary.method == "pretrained"].iloc[0]
     assert np.isnan(alone["std"])
     assert table.low.ge(0).all()
     assert table.high.le(1).all()
 
 
-def test_real_values_have_a_normal_interval_within_bounds() -> None:
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize("right", [0, 1])
+def test_intervals_at_0_and_1_are_the_same_in_every_table(tmp_path: Path, seeds: tuple[int, ...], right: int) -> None:
+    """Nobody and everybody right: as wide for one seed as for seeds that agree."""
+    files = evaluated(tmp_path, seeds=seeds, alphas=(0.0,), skill=dict.fromkeys(SKILL, float(right)))
+    few: dict[str, Any] = {"seeds": seeds, "alphas": (0.0,), "loras": (False,)}
+    table, summary, comparison = transfer(files.values(), [("small", "large")], **few)
+    e = stats.wilson(right, N)
+    for rows in (table, summary):
+        rows = rows[rows.metric == "strict-match"]
+        assert rows.value.eq(right).all() or not right  # of skill 0, the larger target has a little more
+        at = rows[rows.value == right]
+        assert len(at)
+        assert at[["low", "high"]].to_numpy() == pytest.approx(np.tile([e.low, e.high], (len(at), 1)))
+    if right:
+        same = comparison[comparison.dataset == "gsm8k"]
+        assert same[["difference", "p", "p_holm"]].to_numpy().tolist() == [[0, 1, 1]] * len(same)
+        assert (same.low.lt(0) & same.high.gt(0)).all()
+
+
+def test_real_values_have_an_interval_within_bounds() -> None:
     x = np.array([0.0, 1.5, 1.5, 0.75] * 10)
-    e = stats.over_examples(x, np.zeros(40, int))
-    half = stats.Z * x.std(ddof=1) / np.sqrt(len(x))
-    assert (e.value, e.low, e.high) == pytest.approx((x.mean(), x.mean() - half, 1.0))
-    assert e.value + half > 1
-    assert stats.over_examples(np.zeros(50), np.zeros(50, int)) == stats.wilson(0.0, 50)
+    e = stats.share(x, np.zeros(40, int))
+    assert e.value == pytest.approx(x.mean())
+    assert 0.6 < e.low < e.value < e.high < 1  # of fewer right and wrong answers, for they spread less
+    exact = stats.share(np.full(40, 0.5), np.zeros(40, int))  # no spread at all
+    wilson = stats.wilson(0.5, 40)
+    assert wilson.low < exact.low < 0.5 < exact.high < wilson.high
 
 
 def test_differences_are_paired(results: Results) -> None:
@@ -209,11 +232,16 @@ def test_differences_are_paired(results: Results) -> None:
         - examples(results["gsm8k", "ft", "small", False, s], "strict-match")
         for s in range(3)
     ])  # fmt: skip
-    e = stats.mean_over_seeds(x, np.zeros(N, int))
-    assert (row["difference"], row["low"], row["high"]) == pytest.approx((e.value, e.low, e.high))
+    e = stats.difference(x, np.zeros(N, int))
+    assert (row["difference"], row["low"], row["high"], row["p"]) == pytest.approx((e.value, e.low, e.high, e.p))
     assert rows.loc["gsm8k", "large", True, "eft", "pretrained"]["verdict"] == "better"
     itself = rows.loc["gsm8k", "small", False, "eft", "source_ft"]
-    assert (itself["difference"], itself["verdict"]) == (0, "not told apart")
+    assert (itself["difference"], itself["p"], itself["verdict"]) == (0, 1, "not told apart")
+    assert (comparison.p.lt(0.05) == comparison.verdict.ne("not told apart")).all()
+    least = comparison.p.min()  # Holm: the least of K is K times as great, and none gets less
+    assert comparison.p_holm.min() == pytest.approx(min(1, len(comparison) * least))
+    assert comparison.p_holm.ge(comparison.p).all()
+    assert comparison.p_holm.tolist() == pytest.approx(stats.holm(comparison.p.to_numpy()).tolist())
     pairs = set(zip(comparison.method, comparison.baseline, strict=True))
     assert len(pairs) == 5 + 4 + 3  # all but instruct; not eft beside itself; poe neither beside itself nor eft
     assert ("poe", "eft") not in pairs

@@ -126,6 +126,9 @@ def test_every_cell(files: list[Path], tmp_path: Path) -> None:
     ]
     prt = prt[(prt.alpha == 0) & (prt.strength == 1)]
     assert difference.difference.item() == pytest.approx(prt.value.item() - baseline.value.item())
+    assert list(comparison.columns)[-8:] == ["difference", "low", "high", "p", "p_holm", "verdict", "seeds", "n"]
+    assert (comparison.p.lt(0.05) == comparison.verdict.ne("not told apart")).all()
+    assert comparison.p_holm.min() == pytest.approx(min(1, len(comparison) * comparison.p.min()))
     assert (theory[theory.target == "old"][["epsilon", "bound", "kl"]] == 0).all(axis=None)
     assert (theory.kl <= theory.C.max() * theory.epsilon + 1e-12).all()
 
