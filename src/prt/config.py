@@ -27,6 +27,16 @@ Pairs = Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]],
 Positive = Annotated[int, Field(ge=1)]
 
 
+def _class_names(given: Any) -> Any:
+    names = [*given.keys(), *given.values()] if isinstance(given, dict) else given
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be a list of two names or more, or a mapping of folders to names, with quoted numbers")
+    return given
+
+
+Classes = Annotated[list[str] | dict[str, str], BeforeValidator(_class_names)]
+
+
 class Part(BaseModel):
     """A part of the configuration: unknown keys and values of another type are refused."""
 
@@ -98,7 +108,7 @@ class Dataset(Part):
 
     source: str
     shots: Annotated[dict[Shots, Given], Field(min_length=1)]
-    classes: Annotated[list[str], Field(min_length=2)] | None = None
+    classes: Classes | None = None
     templates: Annotated[list[str], Field(min_length=1)] | None = None
     validation: Share = 0.1
     test: Share = 0.2

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from helpers.chats import chat, prepared, write
 from helpers.hub import COMMIT, Server, hub, server
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 
 from prt.atomic import read_json
 from prt.errors import InputError
-from prt.language import chats as module
 from prt.language.chats import (
     IGNORED,
     chat_template,
@@ -46,20 +46,6 @@ TOKENIZER = bytes_tokenizer()
 TULU = chat_template(TOKENIZER, "tulu", "bytes")
 
 
-def chat(*turns: str, system: str = "") -> dict[str, Any]:
-    """Turns of the user and the assistant by turns."""
-    messages = [{"role": "system", "content": system}] if system else []
-    roles = ("user", "assistant")
-    return {"messages": messages + [{"role": roles[i % 2], "content": t} for i, t in enumerate(turns)]}
-
-
-def write(path: Path, *lines: Any) -> Path:
-    path.write_bytes(
-        b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
-    )
-    return path
-
-
 def read(folder: Path, split: str) -> list[Any]:
     return datasets.Dataset.from_file(str(folder / f"{split}.arrow"))["messages"][:]
 
@@ -85,31 +71,6 @@ def test_prepare(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "again").fingerprint != manifest.fingerprint
 
 
-@pytest.mark.parametrize(("line", "complaint"), [
-    (b"", "it is empty"),
-    (b"   ", "it is empty"),
-    (b'{"messages": [', "it is no JSON"),
-    (b'{"messages": "\xff"}', "it is no JSON"),
-    ([], "it has no list 'messages'"),
-    ({"text": "hello"}, "it has no list 'messages'"),
-    ({"messages": []}, "it has no list 'messages'"),
-    ({"messages": ["hello"]}, "without 'role' or 'content'"),
-    ({"messages": [{"role": "user"}]}, "without 'role' or 'content'"),
-    ({"messages": [{"role": "human", "content": "hello"}]}, "the role 'human', but system, user, assistant are known"),
-    ({"messages": [{"role": "user", "content": None}]}, "a message of the user without text"),
-    ({"messages": [{"role": "user", "content": ["hello"]}]}, "a message of the user without text"),
-    (chat("hello", " "), "a message of the assistant without text"),
-    (chat("hello"), "no turn of the assistant"),
-    (chat("hello", "b\ud800"), "a message of the assistant with half a surrogate pair"),
-])  # fmt: skip
-def test_bad_lines(tmp_path: Path, line: Any, complaint: str) -> None:
-    file = write(tmp_path / "chats.jsonl", *[chat("q", "a")] * 700, line, chat("q", "a"))
-    with pytest.raises(InputError, match=r"line 701 of .*chats\.jsonl cannot be used: ") as error:
-        prepare(f"jsonl:{file}", tmp_path / "data", downloads=tmp_path)
-    assert complaint in str(error.value)
-    assert not list((tmp_path / "data").iterdir())
-
-
 def test_bad_sources(tmp_path: Path) -> None:
     def refused(complaint: str, source: str, validation: float = 0.5) -> None:
         with pytest.raises(InputError, match=complaint):
@@ -124,7 +85,11 @@ def test_bad_sources(tmp_path: Path) -> None:
     refused("'owner/chats' is not in .*run `snakemake fetch`", "huggingface:owner/chats")
     (tmp_path / "text").mkdir()
     write(tmp_path / "text" / "train.jsonl", {"text": "hello"})
-    refused("has no column 'messages', but text", f"huggingface:{tmp_path / 'text'}")
+    refused("has no column 'messages', but text; take chat data", f"huggingface:{tmp_path / 'text'}")
+    write(tmp_path / "text" / "train.jsonl", {"instruction": "q", "output": "a"})
+    refused("but instruction, output; it is in Alpaca's layout", f"huggingface:{tmp_path / 'text'}")
+    write(tmp_path / "text" / "train.jsonl", *[{"messages": [{"from": "human", "value": "q"}]}] * 2)
+    refused("leaves no conversation for 'train' .it is in ShareGPT's layout", f"huggingface:{tmp_path / 'text'}")
     (tmp_path / "text" / "train.jsonl").rename(tmp_path / "text" / "test.jsonl")
     refused("has no split 'train'; it has test", f"huggingface:{tmp_path / 'text'}")
 
@@ -134,15 +99,19 @@ def test_hub_data(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "hub" / "owner" / "chats"
     (folder / "data").mkdir(parents=True)
     (folder / "README.md").write_text(
-        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n"
+        "  - split: test\n    path: data/test-*\n---\n"
     )
     rows = [chat(f"q {i}", f"a {i}") | {"id": str(i), "dataset": "x"} for i in range(6)]
     rows[4] = chat("hello") | {"id": "4", "dataset": "x"}
-    datasets.Dataset.from_list(rows).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    for split in ("train", "test"):
+        datasets.Dataset.from_list(rows).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     prepare("huggingface:owner/chats", tmp_path / "data", downloads=tmp_path, validation=0.34)
     manifest = read_json(tmp_path / "data" / "manifest.json")
     assert manifest["left_out"] == {"it has no turn of the assistant, so nothing to learn": 1}
-    assert "1 rows left out, as it has no turn of the assistant" in "".join(capfd.readouterr())
+    told = capfd.readouterr().err
+    assert "1 rows left out, as it has no turn of the assistant" in told
+    assert "'owner/chats': not used, as conversations are held out of 'train': test.\n" in told
     kept = read(tmp_path / "data", "train") + read(tmp_path / "data", "validation")
     assert sorted(kept, key=str) == [row["messages"] for i, row in enumerate(rows) if i != 4]
 
@@ -215,11 +184,6 @@ def test_labels_are_the_assistant_s_tokens(turns: list[str], cut: int) -> None:
     assert TOKENIZER.decode([label for label in labels if label != IGNORED]) == "".join(said)
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
     assert encode([messages], TOKENIZER, TULU, cut) == [(ids[:cut], labels[:cut], len(ids) > cut)]
-
-
-def prepared(folder: Path, *chats: dict[str, Any]) -> module.Manifest:
-    prepare(f"jsonl:{write(folder / 'c.jsonl', *chats)}", folder / "data", downloads=folder, validation=0.3)
-    return read_manifest(folder / "data")
 
 
 def test_tokenise(tmp_path: Path) -> None:

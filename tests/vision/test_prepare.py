@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CLASSES, draw
+from PIL import ExifTags, Image
 
+from prt.config import Dataset
 from prt.errors import InputError
+from prt.vision.parts import hub_parts
 from prt.vision.prepare import prepare
 from prt.vision.prepared import Images, read_manifest
 
@@ -96,6 +99,96 @@ def test_hugging_face(pictures: Path, tmp_path: Path) -> None:
     assert manifest.classes == sorted(CLASSES)
     assert sum(n for n, _ in manifest.sizes.values()) == 60
     assert Images(manifest, "train")[0][0] in {f.read_bytes() for f in pictures.rglob("*.png")}
+
+
+def test_pictures_are_kept_as_they_are_seen(tmp_path: Path) -> None:
+    """What everything else decodes from a data set is what people see; other files stay as they are."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for kind in CLASSES:
+        (tmp_path / "own" / kind).mkdir(parents=True)
+        for i in range(4):
+            draw(kind, i).save(tmp_path / "own" / kind / f"{i}.png", **({"exif": exif} if i == 0 else {}))
+    prepare(f"folder:{tmp_path / 'own'}", tmp_path / "out", root=tmp_path, validation=0.25, test=0.25)
+    manifest = read_manifest(tmp_path / "out")
+    seen = []
+    for split in ("train", "validation", "test"):
+        images = Images(manifest, split)
+        for i in range(len(images)):
+            kind = manifest.classes[images.labels[i]]
+            seen += [(kind, images.picture(i).size, np.asarray(images.picture(i)).tobytes())]
+    expected = [
+        (kind, picture.size, picture.tobytes())
+        for kind in CLASSES
+        for i in range(4)
+        for picture in [(draw(kind, i).rotate(-90, expand=True) if i == 0 else draw(kind, i)).convert("RGB")]
+    ]
+    assert sorted(seen) == sorted(expected)
+
+
+def birds(top: Path) -> str:
+    """Folders as those of CUB are called."""
+    for i, name in enumerate(("001.Black_footed_Albatross", "002.Crested-Auklet", "barn_swallow")):
+        (top / name).mkdir(parents=True)
+        for j in range(4):
+            draw(CLASSES[i], j).save(top / name / f"{j}.png")
+    return f"folder:{top}"
+
+
+def test_names_of_folders_become_names_for_prompts(tmp_path: Path) -> None:
+    def names(classes: Any = None) -> list[str]:
+        prepare(source, tmp_path / "out", root=tmp_path, classes=classes)
+        return read_manifest(tmp_path / "out").classes
+
+    source = birds(tmp_path / "own")
+    own = ["001.Black footed Albatross", "002.Crested-Auklet", "barn swallow"]
+    assert names() == own
+    some = {"barn_swallow": "swallow_of_barns", "001.Black_footed_Albatross": "albatross"}
+    assert names(some) == ["albatross", own[1], "swallow_of_barns"]
+    assert names(["a_b", "c", "d"]) == ["a_b", "c", "d"]  # what is given is not changed
+
+    def refused(sentence: str, classes: Any) -> None:
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            names(classes)
+
+    refused("in 'classes' 'barn swallow': did you mean 'barn_swallow'?", {"barn swallow": "swallow"})
+    refused("'barn swallow' occurs twice", {"002.Crested-Auklet": "barn swallow"})
+    refused("the class 'barn_swallow' of", {"barn_swallow": " "})
+    (tmp_path / "own" / "barn_swallow").rename(tmp_path / "own" / "_")
+    refused("the class '_' of", None)
+    (tmp_path / "own" / "_").rename(tmp_path / "own" / "barn_swallow")
+    prepare(f"noise:0.1:{tmp_path / 'out'}", tmp_path / "noisy", root=tmp_path)
+    assert read_manifest(tmp_path / "noisy").classes == ["a_b", "c", "d"]
+
+
+def test_names_in_a_configuration() -> None:
+    def given(classes: Any) -> Any:
+        return Dataset(source="folder:x", shots={"4": {}}, classes=classes).classes
+
+    for classes in (None, ["a", "b"], {"a_b": "a"}):
+        assert given(classes) == classes
+    for classes in ("ab", ["a"], [1, 2], {}, {"a": 1}, {0: "a", 1: "b"}):
+        with pytest.raises(ValueError, match="must be a list of two names or more, or a mapping of folders to names"):
+            given(classes)
+
+
+def test_splits_of_the_hub(pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import datasets
+
+    rows = datasets.load_dataset("imagefolder", data_dir=str(pictures), cache_dir=str(tmp_path / "cache"))["train"]
+    few = rows.select(range(2))
+    capfd.readouterr()
+    _, parts = hub_parts(datasets.DatasetDict({"Training": rows, "dev": few, "testing": few}), "birds")
+    assert {split: len(part.labels) for split, part in parts.items()} == {"train": 60, "validation": 2, "test": 2}
+    assert capfd.readouterr().err == ""
+    _, parts = hub_parts(datasets.DatasetDict({"train": rows, "extra": few, "unlabelled": few}), "birds")
+    assert list(parts) == ["train"]
+    told = "'birds': not used, as neither train, validation nor test: extra, unlabelled.\n"
+    assert capfd.readouterr().err == told
+    with pytest.raises(InputError, match="'birds' has both 'val' and 'validation' for the split 'validation'"):
+        hub_parts(datasets.DatasetDict({"train": rows, "val": few, "validation": few}), "birds")
+    with pytest.raises(InputError, match="'birds' has no split 'train'; it has all, test"):
+        hub_parts(datasets.DatasetDict({"all": rows, "test": few}), "birds")
 
 
 def test_bad_sources(pictures: Path, tmp_path: Path) -> None:

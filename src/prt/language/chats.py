@@ -7,7 +7,8 @@ and ``content``) and ``manifest.json`` (source, counts, fingerprint).
 import hashlib
 import json
 import re
-from collections import Counter
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +28,10 @@ from prt import hub
 from prt.arrow import writing
 from prt.atomic import fingerprint, read_json, remove, write_json
 from prt.errors import InputError, first_line, known
+from prt.language.conversations import EMPTY, Messages, checked, other_layout, read_file
 from prt.progress import progress
 
 SPLITS = ("train", "validation")
-ROLES = ("system", "user", "assistant")
 KINDS, WHAT = ("huggingface", "jsonl"), "kind of chat data source"
 TEMPLATES = ("tulu", "own")
 SPLIT_SEED = 0
@@ -38,8 +39,6 @@ CHUNK = 512  # conversations of a record batch
 IGNORED = -100  # label of a token that is not learned; the value that transformers uses
 MESSAGES = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
 TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
-
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,10 @@ def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02
     hub is not the user's to mend: its bad rows are left out, reported and counted in the manifest.
 
     Args:
-        source: ``jsonl:FILE``, one JSON object a line with ``messages``: a list of objects with ``role`` (system, user
-            or assistant) and ``content`` (text). Or ``huggingface:OWNER/NAME``, fetched before, or
-            ``huggingface:FOLDER``: a data set with such a column and a split 'train'.
+        source: ``jsonl:FILE``, one JSON object a line, or an array of them, with ``messages``: a list of objects with
+            ``role`` (system, user or assistant) and ``content`` (text, or parts of it). Or
+            ``huggingface:OWNER/NAME``, fetched before, or ``huggingface:FOLDER``: a data set with such a column and a
+            split 'train'.
         downloads: where :func:`fetch` put it.
         validation: share of the conversations held out, by a fixed draw, at least one.
 
@@ -89,11 +89,12 @@ def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02
     manifest: dict[str, Any] = {"kind": "language", "source": source}
     bad: Counter[str] = Counter()
     if kind == "jsonl":
-        total, rows = _lines(Path(name))
+        total, rows = read_file(Path(name), bad)
     else:
         total, rows = _rows(name, downloads, bad)
         manifest |= hub.origin(hub.place(name, downloads))
     if total < 2:
+        deque(rows, maxlen=0)  # a row that is wrong says more than that it is alone
         raise InputError(f"{source} has {total} conversations, but needs two or more: one is held out for validation.")
     held = set(np.random.default_rng(SPLIT_SEED).permutation(total)[: max(1, round(validation * total))].tolist())
     digests = {split: hashlib.sha256() for split in SPLITS}
@@ -112,38 +113,20 @@ def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02
                     add(chosen)
                 counts[split] += len(chosen)
             bar.update(len(chunk))
+        empty_turns = bad.pop(EMPTY, 0)
         if empty := [split for split in SPLITS if not counts[split]]:
+            why = f" ({bad.most_common(1)[0][0]})" if bad else ""
             raise InputError(
-                f"{source} leaves no conversation for '{empty[0]}'; give more, or another validation share."
+                f"{source} leaves no conversation for '{empty[0]}'{why}; give more, or another validation share."
             )
+    if empty_turns:
+        print(f"{source}: {empty_turns} {EMPTY} left out.", file=sys.stderr)
     for reason, count in bad.items():
-        bar.write(f"{source}: {count} rows left out, as {reason}.")
-    manifest |= {split: {"conversations": counts[split]} for split in SPLITS} | {"left_out": dict(bad)}
+        print(f"{source}: {count} rows left out, as {reason}.", file=sys.stderr)
+    manifest |= {split: {"conversations": counts[split]} for split in SPLITS}
+    manifest |= {"left_out": dict(bad), "empty_system_turns": empty_turns}
     manifest["fingerprint"] = fingerprint(*(digests[split].hexdigest() for split in SPLITS))
     write_json(out / "manifest.json", manifest)
-
-
-def _lines(path: Path) -> tuple[int, Iterator[tuple[int, Messages]]]:
-    """The number of lines of a file, and its conversations with their indices."""
-    if not path.is_file():
-        raise InputError(f"the chat file {path} does not exist; correct 'source'.")
-
-    def read() -> Iterator[tuple[int, Messages]]:
-        with path.open("rb") as file:
-            for i, line in enumerate(file):
-                try:
-                    if not line.strip():
-                        raise InputError("it is empty")
-                    try:
-                        value = json.loads(line)
-                    except ValueError as error:
-                        raise InputError(f"it is no JSON ({first_line(error)})") from None
-                    yield i, checked(value)
-                except InputError as error:
-                    raise InputError(f"line {i + 1} of {path} cannot be used: {error}; mend or remove it.") from None
-
-    with path.open("rb") as file:
-        return sum(1 for _ in file), read()
 
 
 def _rows(name: str, downloads: Path, bad: Counter[str]) -> tuple[int, Iterator[tuple[int, Messages]]]:
@@ -153,45 +136,19 @@ def _rows(name: str, downloads: Path, bad: Counter[str]) -> tuple[int, Iterator[
         raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
     rows = data["train"]
     if "messages" not in rows.column_names:
-        raise InputError(f"'{name}' has no column 'messages', but {', '.join(rows.column_names)}; take chat data.")
+        told = other_layout(rows.column_names) or "take chat data"
+        raise InputError(f"'{name}' has no column 'messages', but {', '.join(rows.column_names)}; {told}.")
+    if others := [split for split in data if split != "train"]:
+        print(f"'{name}': not used, as conversations are held out of 'train': {', '.join(others)}.", file=sys.stderr)
 
     def read() -> Iterator[tuple[int, Messages]]:
         for i, row in enumerate(rows.select_columns("messages")):
             try:
-                yield i, checked(row)
+                yield i, checked(row, bad)
             except InputError as error:
                 bad[str(error)] += 1
 
     return len(rows), read()
-
-
-def checked(value: Any) -> Messages:
-    """The messages of one conversation, each with its role and content alone.
-
-    Raises:
-        InputError: saying what is wrong, as a clause that begins with "it".
-    """
-    if not isinstance(value, dict) or not isinstance(value.get("messages"), list) or not value["messages"]:
-        raise InputError("it has no list 'messages'")
-    messages = []
-    for message in value["messages"]:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise InputError("it has a message without 'role' or 'content'")
-        role, content = message["role"], message["content"]
-        if role not in ROLES:
-            raise InputError(f"it has the role {role!r}, but {', '.join(ROLES)} are known")
-        if not isinstance(content, str) or not content.strip():
-            raise InputError(f"it has a message of the {role} without text")
-        try:
-            content.encode()
-        except UnicodeEncodeError:  # JSON may say "\ud800"
-            raise InputError(
-                f"it has a message of the {role} with half a surrogate pair, which is no character"
-            ) from None
-        messages.append({"role": role, "content": content})
-    if not any(message["role"] == "assistant" for message in messages):
-        raise InputError("it has no turn of the assistant, so nothing to learn")
-    return messages
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -2,7 +2,8 @@
 
 import inspect
 import io
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,17 @@ from PIL import Image
 
 from prt.errors import InputError, known
 
-SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+# What splits are called, whatever their case: in image folders, torchvision and the hub.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,26 @@ class Part:
 
 
 Found = tuple[list[str], dict[str, Part]]  # class names; the splits that the source itself has, or 'all'
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or a part of a data set is by its name: train, validation, test, or none of them."""
+    return SPLIT_NAMES.get(name.lower())
+
+
+def splits_among(names: Iterable[str], where: str) -> dict[str, str]:
+    """Which of ``names`` is which split: split → name.
+
+    Raises:
+        InputError: if two are for one; ``where`` says of what they are names.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        if split := split_of(name):
+            if split in found:
+                raise InputError(f"{where} has both '{found[split]}' and '{name}' for the split '{split}'; keep one.")
+            found[split] = name
+    return found
 
 
 def png(image: Image.Image) -> bytes:
@@ -55,7 +86,7 @@ def torchvision_splits(name: str, folder: Path, download: bool) -> dict[str, Any
     data = {}
     for split, chosen in wanted.items():
         try:
-            data[SPLIT_NAMES.get(split, split)] = torchvision_split(name, folder, **options, **chosen)
+            data[split_of(split) or split] = torchvision_split(name, folder, **options, **chosen)
         except ValueError:
             if split not in ("val", "valid"):
                 raise  # else this data set has no split of that name
@@ -101,7 +132,7 @@ def hub_parts(data: Any, name: str) -> tuple[list[str] | None, dict[str, Part]]:
     """The class names, if it has any, and the splits of a loaded data set of the Hugging Face hub.
 
     Raises:
-        InputError: if it has no image column, no label column of class numbers, or no split 'train'.
+        InputError: if it has no image column, no label column of class numbers, no split 'train', or two for one.
     """
     import datasets
 
@@ -122,7 +153,10 @@ def hub_parts(data: Any, name: str) -> tuple[list[str] | None, dict[str, Part]]:
 
     if not isinstance(features[label], datasets.ClassLabel) and not str(features[label].dtype).startswith("int"):
         raise InputError(f"the column '{label}' of '{name}' holds {features[label].dtype}; it must hold class numbers.")
-    parts = {SPLIT_NAMES[split]: part(rows) for split, rows in data.items() if split in SPLIT_NAMES}
-    if "train" not in parts:
+    found = splits_among(data, f"'{name}'")
+    if "train" not in found:
         raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
+    if others := [split for split in data if split not in found.values()]:
+        print(f"'{name}': not used, as neither train, validation nor test: {', '.join(others)}.", file=sys.stderr)
+    parts = {split: part(data[own]) for split, own in found.items()}
     return list(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None, parts

@@ -7,11 +7,11 @@ from typing import Any
 
 from prt.arrow import writing
 from prt.atomic import fingerprint, remove, write_json
-from prt.errors import InputError
+from prt.errors import InputError, known
 from prt.progress import progress
 from prt.vision.parts import Part
 from prt.vision.prepared import SCHEMA, SPLIT_SEED, decode
-from prt.vision.sources import find, own_templates
+from prt.vision.sources import find, own_templates, prompt_names
 
 CHUNK = 256  # images of a record batch: memory while writing
 
@@ -21,7 +21,7 @@ def prepare(
     out: Path,
     *,
     root: Path,
-    classes: list[str] | None = None,
+    classes: list[str] | dict[str, str] | None = None,
     templates: list[str] | None = None,
     validation: float = 0.1,
     test: float = 0.2,
@@ -33,7 +33,8 @@ def prepare(
             ``torchvision:CLASS``, ``huggingface:REPOSITORY``, or ``noise:STD:FOLDER`` (a prepared data set with noise
             on its pixels). Nothing is downloaded: ``prt.vision.fetch`` does that.
         root: where downloads are kept.
-        classes: names for the prompts, in label order; default: the source's own.
+        classes: names for the prompts, in label order, or the source's own name → name for some of them; default:
+            the source's own, with spaces for the underscores of folders.
         templates: prompts with ``{}`` for the class name; default: the source's own, or 'a photo of a {}.'.
         validation: share of the training images held out where the source has no validation split.
         test: share of all images held out where the source has no test split.
@@ -43,9 +44,7 @@ def prepare(
     """
     own, parts = find(source, root)
     templates = templates or own_templates(source)
-    names = classes or own
-    if len(names) != len(own):
-        raise InputError(f"'classes' has {len(names)} names, but {source} has {len(own)} classes.")
+    names = _names(source, own, classes)
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise InputError(f"class names of {source} must differ, but '{twice[0]}' occurs twice.")
     for template in templates:
@@ -67,6 +66,23 @@ def prepare(
         manifest[split] = {"images": len(part.labels), "bytes": (out / f"{split}.arrow").stat().st_size}
     manifest["fingerprint"] = fingerprint(digest.hexdigest(), names)
     write_json(out / "manifest.json", manifest)
+
+
+def _names(source: str, own: list[str], given: list[str] | dict[str, str] | None) -> list[str]:
+    """The classes' names for the prompts, in label order."""
+    names = prompt_names(source, own)
+    if isinstance(given, dict):
+        for name in given:
+            known(name, own, f"class of {source} in 'classes'")
+        names = [given.get(name, spoken) for name, spoken in zip(own, names, strict=True)]
+    elif given:
+        names = given
+    if len(names) != len(own):
+        raise InputError(f"'classes' has {len(names)} names, but {source} has {len(own)} classes.")
+    for name, said in zip(own, names, strict=True):
+        if not said.strip():
+            raise InputError(f"the class '{name}' of {source} has no name for the prompts; give it one in 'classes'.")
+    return names
 
 
 def _all_splits(names: list[str], parts: dict[str, Part], validation: float, test: float) -> dict[str, Part]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from prt.atomic import read_json
@@ -81,7 +81,7 @@ class Images(Dataset[tuple[bytes, int]]):
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """An RGB picture from encoded bytes.
+    """An RGB picture from encoded bytes, as the field reads them.
 
     Raises:
         InputError: if they cannot be decoded; ``name`` says which picture it is.
@@ -89,7 +89,13 @@ def decode(content: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content)).convert("RGB")
     except Exception as error:  # Pillow raises many kinds for broken pictures
-        raise InputError(f"the image {name} cannot be read ({error}); replace or remove it.") from None
+        raise unreadable(name, error) from None
+
+
+def unreadable(name: str, error: Exception) -> InputError:
+    """What to answer if Pillow cannot read a picture."""
+    why = "it is of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
+    return InputError(f"the image {name} cannot be read ({why}); replace or remove it.")
 
 
 def few_shot(labels: np.ndarray, shots: str, seed: int) -> np.ndarray:

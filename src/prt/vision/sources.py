@@ -9,19 +9,10 @@ from PIL import Image
 from prt import hub
 from prt.errors import InputError, first_line, known
 from prt.vision.catalogue import Entry, Hub, entry
-from prt.vision.parts import (
-    SPLIT_NAMES,
-    Found,
-    Part,
-    hub_parts,
-    png,
-    torchvision_parts,
-    torchvision_split,
-    torchvision_splits,
-)
+from prt.vision.folders import find_folder
+from prt.vision.parts import Found, Part, hub_parts, png, torchvision_parts, torchvision_split, torchvision_splits
 from prt.vision.prepared import SPLIT_SEED, SPLITS, Images, few_shot, read_manifest
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 TEMPLATES = ("a photo of a {}.",)
 WHAT = "kind of data set source"
 
@@ -44,6 +35,16 @@ def own_templates(source: str) -> list[str]:
     return entry(name).templates if kind == "paper" else list(TEMPLATES)
 
 
+def prompt_names(source: str, names: list[str]) -> list[str]:
+    """What the prompts call the classes that a source calls ``names``.
+
+    Names that stand for folders or columns have underscores where people write spaces. The others were written for
+    prompts.
+    """
+    named_by_files = source.partition(":")[0] in ("folder", "huggingface", "torchvision")
+    return [name.replace("_", " ") if named_by_files else name for name in names]
+
+
 def _miniature(name: str, _root: Path) -> Found:
     from prt.miniature import data
 
@@ -54,33 +55,6 @@ def _miniature(name: str, _root: Path) -> Found:
         return Part(labels.tolist(), lambda i: (png(Image.fromarray(images[i])), f"{name}[{i}]"))
 
     return list(data.CLASS_NAMES), {split: part(*arrays) for split, arrays in makers[name]().items()}
-
-
-def _folder(name: str, _root: Path) -> Found:
-    """``PATH/CLASS/*`` or ``PATH/{train,validation,test}/CLASS/*``."""
-    top = Path(name)
-    if not top.is_dir():
-        raise InputError(f"the image folder {top} does not exist; correct 'source'.")
-    folders = {split: top / name for name, split in SPLIT_NAMES.items() if (top / name).is_dir()} or {"all": top}
-    if not {"train", "all"} & set(folders):
-        raise InputError(f"the image folder {top} has '{next(iter(folders))}', but no folder 'train'; add it.")
-    classes = sorted({p.name for folder in folders.values() for p in folder.iterdir() if p.is_dir()})
-    if len(classes) < 2:
-        raise InputError(f"the image folder {top} needs two class folders or more, as in {top}/CLASS/IMAGE.")
-
-    def part(folder: Path) -> Part:
-        files, labels = [], []
-        for label, class_name in enumerate(classes):
-            here = sorted(f for f in (folder / class_name).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-            if not here:
-                raise InputError(
-                    f"the class folder {folder / class_name} holds no images; add some or remove the class."
-                )
-            files += here
-            labels += [label] * len(here)
-        return Part(labels, lambda i: (files[i].read_bytes(), str(files[i])))
-
-    return classes, {split: part(folder) for split, folder in folders.items()}
 
 
 def _torchvision(name: str, root: Path) -> Found:
@@ -229,7 +203,7 @@ def _cub(top: Path) -> Found:
 
 KINDS: dict[str, Callable[[str, Path], Found]] = {
     "miniature": _miniature,
-    "folder": _folder,
+    "folder": lambda name, _root: find_folder(Path(name)),
     "huggingface": _huggingface,
     "noise": _noise,
     "paper": lambda name, root: load_paper(entry(name), root),
