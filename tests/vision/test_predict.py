@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from prt.atomic import file_hash, read_tensors, write_tensors
 from prt.errors import InputError
@@ -39,6 +40,17 @@ def test_it_is_the_sum_of_target_and_reward(reward: Path, backbone: Path, images
     assert raw["head"].shape == (3, 64)
     r = model.reward.classifier(pixels_of(model, images))
     torch.testing.assert_close(with_reward, torch.softmax(without.log() + 0.7 * r, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_pictures_are_read_as_they_are_seen(reward: Path, backbone: Path, images: list[Path], tmp_path: Path) -> None:
+    """A picture that its camera turned gives the answer of the upright one."""
+    upright = Image.open(images[0])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    model = load_reward(reward).on(f"local-dir:{backbone}")
+    one, other = model.predict([images[0], tmp_path / "turned.png"])
+    assert torch.equal(one, other)
 
 
 def test_batches_give_what_one_batch_gives(

@@ -1,7 +1,6 @@
 """What a vision experiment consists of: its runs, its cells, and its jobs."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,10 @@ class VisionPlan:
         """The folder of the run that another goes on from."""
         if run.method != "adapted":
             return None
-        return self.folder(run.model_copy(update={"dataset": self.clean, "method": "prt"}))
+        return self.folder(self._begun(run))
+
+    def _begun(self, run: Run) -> Run:
+        return run.model_copy(update={"dataset": self.clean, "method": "prt"})
 
     def path(self, run: Run) -> str:
         """A run's path under ``tuned`` or ``carried``."""
@@ -200,7 +202,9 @@ class VisionPlan:
         kind, _, folder = self.source(dataset).partition(":")
         if kind != "folder":
             return ""
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        top = Path(folder)
+        shown = (p for p in top.rglob("*") if not any(part.startswith(".") for part in p.relative_to(top).parts))
+        files = sorted(path for path in shown if path.is_file())
         return fingerprint([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
 
     # ------------------------------------------------------------------------------------------------------ the jobs
@@ -213,10 +217,6 @@ class VisionPlan:
     def manifest(self, dataset: str) -> str:
         """What says that a data set is prepared."""
         return f"{self.top}/data/{dataset}/manifest.json"
-
-    @cached_property
-    def _zero_shots(self) -> list[str]:
-        return [f"{d}/{b}" for d in self.prepared for b in self.backbones(d)]
 
     def zero_shot_folder(self, backbone: str, dataset: str) -> str:
         """Where a backbone's head and scores for a data set lie."""
@@ -242,10 +242,8 @@ class VisionPlan:
                 yield Job("pretrain", name, (), made, backbone.model_dump(exclude={"paper"}))
         for dataset in self.prepared:
             needs = self.receipt(dataset) if dataset != self.noisy else [self.manifest(str(self.clean))]
-            made = tuple(
-                f"{self.top}/data/{dataset}/{file}"
-                for file in ("manifest.json", "train.arrow", "validation.arrow", "test.arrow")
-            )
+            files = ("manifest.json", *(f"{split}.arrow" for split in ("train", *SPLITS)))
+            made = tuple(f"{self.top}/data/{dataset}/{file}" for file in files)
             of = self.config.datasets.get(dataset)
             about = [self.source(dataset), self.state(dataset), of and of.model_dump(exclude={"shots"})]
             yield Job("prepare", dataset, tuple(needs), made, about)
@@ -271,7 +269,8 @@ class VisionPlan:
 
     def _scoring(self) -> Iterator[Job]:
         precision = Recipe(**self.config.recipe).precision
-        for name, paths in shared(self._zero_shots, 1 if self.few else None):
+        pairs = (f"{dataset}/{backbone}" for dataset in self.prepared for backbone in self.backbones(dataset))
+        for name, paths in shared(pairs, 1 if self.few else None):
             dataset, backbones = name.partition("/")[0], [path.partition("/")[2] for path in paths]
             needs = [self.manifest(dataset), *(file for backbone in backbones for file in self.weights(backbone))]
             if dataset == self.noisy:  # whose heads are the clean data set's
@@ -312,9 +311,6 @@ class VisionPlan:
             needs = [self.manifest(str(self.noisy)), *(self.made("tuned", self.path(rewards[p])) for p in paths)]
             made = (f"{self.top}/carried/{name}",)
             yield Job("score_rewards", name, tuple(unique(needs)), made, paths, **self._size(rewards[paths[0]].model))
-
-    def _begun(self, run: Run) -> Run:
-        return run.model_copy(update={"dataset": self.clean, "method": "prt"})
 
     def scores(self, dataset: str, split: str) -> list[str]:
         """All score files of a data set and split."""

@@ -17,7 +17,8 @@ from prt.scores import check_same_labels
 from prt.vision.backbones import Backbone, Classifier, build_tower, load_backbone, preprocess
 from prt.vision.fused import Fused
 from prt.vision.head import load_head, zero_shot_head
-from prt.vision.prepared import Manifest, decode
+from prt.vision.pictures import as_seen
+from prt.vision.prepared import Manifest
 from prt.vision.score import BATCH, SCORED, Split, write_scores
 
 
@@ -93,7 +94,7 @@ class Rewarded:
         transforms = looks[:1] if str(looks[0]) == str(looks[1]) else looks
         views = []
         for start in range(0, len(paths), BATCH):
-            pictures = (decode(path.read_bytes(), str(path)) for path in paths[start : start + BATCH])
+            pictures = (as_seen(path.read_bytes(), str(path)) for path in paths[start : start + BATCH])
             pixels = zip(*([transform(picture) for transform in transforms] for picture in pictures), strict=True)
             batch = [torch.stack(rows).to(device) for rows in pixels]
             plain, rewards = fused([batch[0], batch[-1]])
