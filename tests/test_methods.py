@@ -28,6 +28,8 @@ def test_the_sums_are_the_paper_s_equations() -> None:
         torch.testing.assert_close(summed("eft", strength), combine.eft(target, ft, source, strength))
         torch.testing.assert_close(summed("prt", strength), combine.prt(target, NETWORKS["source", "prt"], strength))
         torch.testing.assert_close(summed("poe", strength), combine.poe(target, ft, strength))
+        both = combine.prt(NETWORKS["target", "ft"], ft, strength)
+        torch.testing.assert_close(summed("ensemble", strength), both)
     for name in ("pretrained", "ft", "source_ft", "instruct"):
         torch.testing.assert_close(summed(name, 1.0), NETWORKS[METHODS[name].base])
 
@@ -52,6 +54,7 @@ FULL = {"dataset": "d", "source": "s", "target": "t", "alpha": 0.0, "strength": 
         ("source_ft", {"alpha": None, "strength": None}, {"method": "ft", "target": "s", "source": None}),
         ("eft", {"alpha": None}, {}),
         ("poe", {"alpha": None}, {}),
+        ("ensemble", {"alpha": None}, {}),
         ("prt", {}, {}),
         ("reward", {"strength": None}, {"target": "s", "source": None}),
     ],

@@ -31,7 +31,7 @@ class Method:
     """softmax(base + strength · Σ sign · network); without ``added`` it is ``base`` alone, and has no strength."""
 
     label: str
-    colour: str  # Okabe and Ito's palette, told apart by colour-blind readers
+    colour: str  # of Okabe and Ito's palette, or Tol's, which colour-blind readers can tell apart
     base: Network
     added: tuple[tuple[int, Network], ...] = ()
 
@@ -69,6 +69,8 @@ METHODS: dict[str, Method] = {
     "eft": Method("EFT", "#E69F00", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED))),  # eq. 4
     # A product of experts: PRT's cost, no reward trained. Not in the paper.
     "poe": Method("PoE", "#CC79A7", PRETRAINED, ((1, SOURCE_FT),)),
+    # The same product with the target's own fine-tuned model: what two networks could do. Not in the paper.
+    "ensemble": Method("both FT", "#882255", FT, ((1, SOURCE_FT),)),
     "ft": Method("FT (target's own)", "#009E73", FT),
     "source_ft": Method("source's FT, kept as it is", "#000000", SOURCE_FT),
     "instruct": Method("Instruct (published)", "#F0E442", INSTRUCT),

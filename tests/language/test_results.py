@@ -26,7 +26,7 @@ def transfer(
     pairs: list[tuple[str, str]],
     seeds: tuple[int, ...] = (0, 1, 2),
     loras: tuple[bool, ...] = (False, True),
-    without: tuple[str, ...] = ("instruct",),
+    without: tuple[str, ...] = ("instruct", "ensemble"),
     alphas: tuple[float, ...] = (0.0, 0.1),
     of_ft: tuple[int, ...] | None = None,
 ) -> Tables:
@@ -268,7 +268,7 @@ def test_what_transfers_nothing_is_said_to(tmp_path: Path) -> None:
 
 def test_published_models_stand_in_for_the_target_s_own(tmp_path: Path) -> None:
     files = evaluated(tmp_path, instruct=True, seeds=(0,), alphas=(0.0,))
-    few: dict[str, Any] = {"seeds": (0,), "alphas": (0.0,), "loras": (False,), "without": ("ft",)}
+    few: dict[str, Any] = {"seeds": (0,), "alphas": (0.0,), "loras": (False,), "without": ("ft", "ensemble")}
     _, summary, comparison = transfer(files.values(), [("small", "large")], **few)
     assert "ft" not in set(summary.method)
     assert summary.loc[summary.method == "instruct", ["lora", "seeds"]].to_numpy().tolist() == [[False, 1]] * 5

@@ -13,6 +13,7 @@ from helpers.pipeline import ROOT, counts, snakemake
 from prt.errors import InputError
 from prt.methods import METHODS
 from prt.plan import Plan
+from prt.plan.checks import ALWAYS
 from prt.plan.jobs import Job, Jobs
 from prt.plan.rules import NONE, Rules
 
@@ -130,7 +131,7 @@ def test_all_methods_are_planned(demo: Plan) -> None:
     assert demo.language is not None
     rows = [cell for dataset in demo.vision.prepared for cell in demo.vision.cells(dataset)]
     assert {cell.method for cell in rows} == set(METHODS) - {"instruct"}
-    assert {row.method for row in demo.language.rows()} == set(METHODS) - {"instruct", "adapted"}
+    assert {row.method for row in demo.language.rows()} == {*ALWAYS, *demo.language.config.methods}
     assert all(cell == cell.clean() for cell in [*rows, *demo.language.rows()])
     assert all(cell == cell.measured() for cell in demo.language.cells())
 

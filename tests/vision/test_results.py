@@ -52,7 +52,7 @@ def files(tmp_path: Path) -> list[Path]:
     return written
 
 
-METHODS_HERE = ("pretrained", "prt", "eft", "poe", "ft", "source_ft", "reward")
+METHODS_HERE = ("pretrained", "prt", "eft", "poe", "ensemble", "ft", "source_ft", "reward")
 
 
 def transfer(
@@ -89,6 +89,7 @@ def test_every_cell(files: list[Path], tmp_path: Path) -> None:
         ("ft", None): ft_new,
         ("source_ft", None): ft_old,
         ("poe", 1.0): pt_new + ft_old,
+        ("ensemble", 1.0): ft_new + ft_old,
         ("eft", 2.0): pt_new + 2 * (ft_old - pt_old),
         ("prt", 0.5): pt_new + 0.5 * r,
         ("prt", 1.0): pt_new + r,

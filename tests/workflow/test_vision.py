@@ -44,7 +44,7 @@ def table(folder: Path, name: str) -> pd.DataFrame:
 def test_everything_is_made(finished: Path, small: Config) -> None:
     transfer = table(finished, "transfer")
     assert list(transfer.columns) == TRANSFER
-    methods = {"pretrained", "eft", "prt", "ft", "source_ft", "poe", "reward"}
+    methods = {"pretrained", "eft", "prt", "ft", "source_ft", "poe", "ensemble", "reward"}
     clean = transfer[transfer.dataset != "digits-noise"]
     for _, cell in clean.groupby(["dataset", "shots", "source", "target"]):
         assert set(cell.method) == methods
