@@ -26,6 +26,16 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path: Path) -> None:
+    """safetensors writes to a file of a random name, which stays where it is killed."""
+    (tmp_path / ".w.safetensors.parts").mkdir()
+    (tmp_path / ".w.safetensors.parts" / ".tmpXyz").write_bytes(b"half")
+    (tmp_path / ".w.safetensors.part").write_bytes(b"half")
+    write_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(3)}, {"a": 1})
+    assert read_tensors(tmp_path / "w.safetensors", "file")[1] == {"a": 1}
+    assert list(tmp_path.iterdir()) == [tmp_path / "w.safetensors"]
+
+
 FILL = """
 import sys, torch
 from pathlib import Path

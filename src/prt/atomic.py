@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,7 +93,16 @@ def write_tensors(path: Path | str, tensors: "dict[str, Tensor]", header: dict[s
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as aside:
-        save_file(tensors, aside, metadata={"prt": json.dumps(header, sort_keys=True)})
+        # safetensors writes to a file of a random name first, which would stay where it is killed: it does so in a
+        # folder of ours, which the next writer finds.
+        work = aside.with_name(f"{aside.name}s")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            save_file(tensors, work / aside.name, metadata={"prt": json.dumps(header, sort_keys=True)})
+            (work / aside.name).replace(aside)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def read_tensors(path: Path | str, what: str) -> "tuple[dict[str, Tensor], dict[str, Any]]":

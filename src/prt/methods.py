@@ -46,11 +46,6 @@ class Method:
         return bool(self.added)
 
     @property
-    def needs_source(self) -> bool:
-        """Whether a network of the sum is the source's."""
-        return any(network.owner == "source" for network in self.networks)
-
-    @property
     def seeded(self) -> bool:
         """Whether a network of the sum was tuned, and so has a seed."""
         return any(network.model not in ("pretrained", "instruct") for network in self.networks)

@@ -81,12 +81,12 @@ def differences(table: pd.DataFrame) -> str:
     wrong = table[table["verdict"] == "differs"].to_dict("records")
     if not wrong:
         return ""
-    told = "; ".join(
+    wide = "; ".join(
         f"{r['backbone']} on {r['dataset']} has {100 * r['ours']:.1f} %, published are {100 * r['published']:.1f} %"
         for r in wrong
     )
     return (
-        f"zero-shot accuracy differs from the published one by more than {100 * wrong[0]['tolerance']:g} points: {told}"
+        f"zero-shot accuracy differs from the published one by more than {100 * wrong[0]['tolerance']:g} points: {wide}"
         " (check weights, preprocessing, images, class names, prompts, and the published value)"
     )
 

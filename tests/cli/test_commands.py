@@ -10,6 +10,7 @@ from helpers.pipeline import ROOT
 
 from prt.cli import app, run
 from prt.plan import Plan
+from prt.plan.jobs import RULES
 
 Prt = Callable[..., tuple[int, str, str]]
 PREDICT = "predict image.png --reward reward --target RN50/openai"
@@ -60,7 +61,7 @@ def test_every_rule_is_a_command() -> None:
     for name in ("demo", "paper"):
         plan = Plan.of(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))
         rules |= {rule for rule, _ in plan.jobs.by_name}
-    assert rules == commands
+    assert rules == commands == set(RULES)
 
 
 def test_every_command_that_is_named_exists() -> None:

@@ -74,6 +74,7 @@ def test_every_method_is_its_sum(top: Path, name: str) -> None:
         "prt": {"t/pretrained": 1.0, "s/prt": 0.5},
         "eft": {"t/pretrained": 1.0, "s/ft": 0.5, "s/pretrained": -0.5},
         "poe": {"t/pretrained": 1.0, "s/ft": 0.5},
+        "ensemble": {"t/ft": 1.0, "s/ft": 0.5},
         "ft": {"t/ft": 1.0},
         "source_ft": {"s/ft": 1.0},
         "instruct": {"t/instruct": 1.0},

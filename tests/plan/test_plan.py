@@ -174,3 +174,63 @@ def test_names_that_are_taken(demo: Plan) -> None:
         changed["vision"]["datasets"][name] = changed["vision"]["datasets"]["mnist"]
         with pytest.raises(InputError, match=f"a (data set|benchmark) cannot be called '{name}'"):
             Plan.of(changed)
+
+
+def again(name: str, place: str, value: Any, jobs: str = "few") -> set[str]:
+    """The rules whose jobs are run again where one key of a configuration changes, but for what needs their files."""
+    config = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()) | {"jobs": jobs}
+    changed = copy.deepcopy(config)
+    here: Any = changed
+    *folders, key = place.split(".")
+    for folder in folders:
+        here = here[int(folder) if folder.isdecimal() and not isinstance(here, dict) else folder]
+    here[key] = value
+    before, after = (Plan.of(content).jobs.by_name for content in (config, changed))
+    return {
+        rule
+        for rule, job in after
+        if before.get((rule, job)) is None or _facts(before[rule, job]) != _facts(after[rule, job])
+    }
+
+
+def _facts(job: Job | None) -> tuple[Any, ...]:
+    return () if job is None else (job.needs, job.makes, job.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "rules"),
+    [
+        ("demo", "vision.figure6.every", 20, {"tune"}),
+        ("demo", "vision.table5.recipe.steps", 50, {"tune", "draw"}),
+        ("demo", "vision.datasets.mnist.templates", ["a {}"], {"prepare"}),
+        ("demo", "vision.strengths", [0, 1], {"tables"}),
+        ("demo", "vision.table7.targets", ["rn12-rich"], {"draw"}),
+        ("demo", "vision.ledger.tolerance", 0.1, {"check_zero_shot"}),
+        ("demo", "vision.costs.repeats", 11, {"measure_training", "measure_inference"}),
+        ("demo", "vision.costs.compile", True, {"measure_inference"}),
+        ("demo", "vision.recipe.precision", "bf16", {"zero_shot", "tune", "measure_training"}),
+        ("demo", "vision.backbones.vit-s-poor.recipe.steps", 401, {"pretrain"}),
+        ("demo", "language.benchmarks.problems.limit", 5, {"evaluate", "next_tokens"}),
+        ("demo", "language.lora.rank", 4, {"tune_language"}),
+        ("demo", "language.data.template", "own", {"tune_language", "evaluate"}),
+        ("demo", "language.methods", ["ft", "poe", "reward"], set()),
+        ("demo", "language.table3.repeats", 4, {"measure_decoding"}),
+        ("demo", "language.next_tokens.figure5.example", 2, {"next_tokens"}),
+        ("paper", "vision.backbones.rn50-openai.spec", "RN50-quickgelu/yfcc15m",
+         {"fetch_backbone", "zero_shot", "tune", "measure_training", "measure_inference"}),
+    ],
+)  # fmt: skip
+def test_a_changed_key_runs_what_hangs_on_it_again(name: str, place: str, value: Any, rules: set[str]) -> None:
+    """What needs the new files runs as well, as Snakemake sees by their times."""
+    assert again(name, place, value, "many" if name == "paper" else "few") == rules
+
+
+def test_only_what_was_compared_is_collected() -> None:
+    config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    del config["vision"]
+    for item in ("bars", "figure7", "table4", "table6"):
+        del config["language"][item]
+    for jobs in ("few", "many"):
+        counted = Plan.of(config | {"jobs": jobs}).counts([])
+        assert not {"tables", "collect", "evaluate"} & set(counted)
+        assert counted["next_tokens"] == counted["measure_decoding"] == 1

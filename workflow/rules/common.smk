@@ -1,4 +1,6 @@
 # Needs: the configuration. Makes: the plan, which every rule asks, and results/EXPERIMENT/config.yaml.
+from pathlib import Path
+
 import yaml
 from snakemake.exceptions import WorkflowError
 

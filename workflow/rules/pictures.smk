@@ -40,7 +40,7 @@ for job in PLAN.jobs.of("draw"):
             [
                 report(
                     f"{stem}.png",
-                    category=item.category,
+                    category="Tables" if stem.endswith("_table") else item.category,
                     labels={"item": item.title},
                     caption=f"../report/{item.caption}.rst",
                 )

@@ -83,12 +83,15 @@ for job in PLAN.jobs.of("collect"):
         input:
             job.needs,
         output:
-            report(
-                job.makes,
-                category="Tables",
-                labels={"table": job.name},
-                caption="../report/tables.rst",
-            ),
+            [
+                report(
+                    file,
+                    category="Tables",
+                    labels={"table": f"{job.name}: {Path(file).stem}"},
+                    caption="../report/tables.rst",
+                )
+                for file in job.makes
+            ],
         log:
             f"{LOGS}/collect/{job.name}.log",
         benchmark:

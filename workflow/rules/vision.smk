@@ -52,6 +52,7 @@ rule prepare:
     params:
         config=CONFIG,
         about=ASK.about("prepare"),
+        state=ASK.state,
     shell:
         "prt run prepare {wildcards.job} --config {params.config} 2> {log}"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from prt.cli.options import ConfigFile, JobName, allow_network, plan_of
+from prt.cli.options import ConfigFile, JobName, allow_network, begin, plan_of
 
 
 def _wanted(rule: str, job: str, config: Path) -> tuple[str, Path]:
@@ -17,6 +17,7 @@ def fetch_backbone(job: JobName, config: ConfigFile) -> None:
     spec, made = _wanted("fetch_backbone", job, config)
     from prt.vision.backbones import fetch_backbone
 
+    begin()
     fetch_backbone(spec, made.parent)
 
 
@@ -25,6 +26,7 @@ def fetch_dataset(job: JobName, config: ConfigFile) -> None:
     source, receipt = _wanted("fetch_dataset", job, config)
     from prt.vision.fetch import fetch
 
+    begin()
     fetch(source, receipt.parent, receipt)
 
 
@@ -33,6 +35,7 @@ def fetch_model(job: JobName, config: ConfigFile) -> None:
     spec, made = _wanted("fetch_model", job, config)
     from prt.language.models import fetch
 
+    begin()
     fetch(spec, made.parent)
 
 
@@ -41,6 +44,7 @@ def fetch_chats(job: JobName, config: ConfigFile) -> None:
     source, receipt = _wanted("fetch_chats", job, config)
     from prt.language.chats import fetch
 
+    begin()
     fetch(source, receipt.parent, receipt)
 
 
@@ -49,6 +53,7 @@ def fetch_benchmark(job: JobName, config: ConfigFile) -> None:
     task, receipt = _wanted("fetch_benchmark", job, config)
     from prt.language.tasks import fetch
 
+    begin()
     fetch(task, {}, receipt.parents[1], receipt)
 
 

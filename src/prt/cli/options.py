@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from prt.plan import Plan
+    from prt.plan.jobs import Job
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration, such as results/demo/config.yaml.")]
 JobName = Annotated[str, typer.Argument(help="The job's name: `prt plan` lists them.", metavar="JOB")]
@@ -74,6 +75,11 @@ def allow_network(allowed: bool) -> None:
     """
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ[name] = "0" if allowed else "1"
+
+
+def workers_of(job: "Job") -> int:
+    """Processes that decode images, beside the one that computes: as many as the scheduler granted cores to."""
+    return min(job.cores, int(os.environ.get("OMP_NUM_THREADS", job.cores))) - 1
 
 
 def begin() -> None:

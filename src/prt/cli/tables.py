@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from prt.cli.options import ConfigFile, JobName, plan_of
+from prt.cli.options import ConfigFile, JobName, begin, plan_of
 from prt.errors import InputError
 
 
 def check_zero_shot(job: JobName, config: ConfigFile) -> None:
-    """Compare zero-shot accuracies with published ones; what differs is told, and does not fail."""
+    """Compare zero-shot accuracies with published ones; differences are reported, and do not fail."""
     plan = plan_of(config)
     of, vision = plan.jobs.get("check_zero_shot", job), plan.vision
     assert vision is not None
@@ -16,6 +16,7 @@ def check_zero_shot(job: JobName, config: ConfigFile) -> None:
     from prt.published import differences, ledger
     from prt.tables import write_table
 
+    begin()
     scores = [Path(vision.zero_shot_folder(b, job), "test.safetensors") for b in vision.backbones(job)]
     table = ledger(scores, Path(vision.config.ledger.published), vision.config.ledger.tolerance)
     write_table(Path(of.makes[0]), table)
@@ -41,6 +42,7 @@ def tables(job: JobName, config: ConfigFile) -> None:
     made = set(plan.jobs.get("tables", job).makes)
     from prt.tables import tables, write_table
 
+    begin()
     if (vision := plan.vision) is not None:
         from prt.vision.results import Scored
 
@@ -67,6 +69,7 @@ def collect(job: JobName, config: ConfigFile) -> None:
     made = set(plan.jobs.get("collect", job).makes)
     from prt.tables import collected, write_table
 
+    begin()
     for half in (plan.vision, plan.language):
         for out, files in half.collected().items() if half else ():
             if out in made:
@@ -78,6 +81,7 @@ def draw(job: JobName, config: ConfigFile) -> None:
     plan = plan_of(config)
     from prt.figures.items import draw
 
+    begin()
     for item in plan.drawn_by(job):
         draw(plan, item)
         print(f"ready: {item.pictures[0]}.png", flush=True)

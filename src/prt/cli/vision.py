@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prt.cli.options import ConfigFile, Device, JobName, allow_network, begin, device_of, plan_of
+from prt.cli.options import ConfigFile, Device, JobName, allow_network, begin, device_of, plan_of, workers_of
 
 if TYPE_CHECKING:
     from prt.plan import Plan
@@ -57,7 +57,7 @@ def zero_shot(job: JobName, config: ConfigFile, device: Device = "auto") -> None
         head = Path(plan.zero_shot_folder(backbone, str(plan.clean) if noisy else dataset), "head.safetensors")
         out = Path(plan.zero_shot_folder(backbone, dataset))
         task = ZeroShot(dataset, manifest, head, out, make_head=not noisy)
-        zero_shot(plan.spec(backbone), backbone, [task], device=on, workers=of.cores - 1, precision=of.about)
+        zero_shot(plan.spec(backbone), backbone, [task], device=on, workers=workers_of(of), precision=plan.precision)
 
 
 def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
@@ -86,7 +86,7 @@ def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
         data=read_manifest(Path(plan.manifest(runs[0].dataset)).parent),
         head=Path(plan.zero_shot_folder(runs[0].model, clean), "head.safetensors"),
         device=on,
-        workers=of.cores - 1,
+        workers=workers_of(of),
     )
 
 
@@ -101,22 +101,20 @@ def score_rewards(job: JobName, config: ConfigFile, device: Device = "auto") -> 
     runs = {plan.carried_folder(run): plan.folder(run) for run in plan.carried()}
     chosen = {Path(out): Path(run) for out, run in runs.items() if f"{out}/".startswith(f"{of.makes[0]}/")}
     manifest = read_manifest(Path(plan.manifest(on)).parent)
-    rewards, outs, workers = list(chosen.values()), list(chosen), of.cores - 1
+    rewards, outs, workers = list(chosen.values()), list(chosen), workers_of(of)
     score_rewards(rewards, on, manifest, outs, device=device_of(device), workers=workers)
 
 
 def measure_training(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Time and memory of an iteration of fine-tuning and reward tuning (Table 1); the weights are random."""
     plan, of = _asked(config, "measure_training", job)
-    from prt.recipe import Recipe
     from prt.tables import write_table
     from prt.vision.speed import training
 
     begin()
     costs = plan.costs
     networks = {name: plan.network(name) for name in costs.training}
-    precision = Recipe(**plan.config.recipe).precision
-    table = training(networks, costs.batch, device_of(device), precision, costs.repeats)
+    table = training(networks, costs.batch, device_of(device), plan.precision, costs.repeats)
     write_table(Path(of.makes[0]), table, digits=6)
 
 

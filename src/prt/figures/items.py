@@ -23,13 +23,12 @@ from prt.figures import (
     theory_table,
     transfer_bars,
 )
-from prt.plan import Item, Plan
+from prt.plan import BARS, PAPER, Item, Plan
 from prt.select import chosen
-from prt.tables import COMPARISON, SUMMARY, read_csv, read_table, write_table
+from prt.tables import COMPARISON, SUMMARY, read_csv, read_table
 from prt.vision.results import THEORY
 
 COSTS = ["table", "source", "target", "method", "variant", "precision", "quantity", "value", "std", "device", "torch"]
-PAPER, BARS = Path("config", "published", "paper.csv"), Path("config", "published", "figure3.csv")
 
 
 def draw(plan: Plan, item: Item) -> None:
@@ -39,13 +38,8 @@ def draw(plan: Plan, item: Item) -> None:
         InputError: if a table is missing or damaged, or lacks what the item shows.
     """
     files, stem = list(map(Path, item.needs)), Path(item.pictures[0])
-    vision = ("figure2", "figure12", "strength", "figure6a", "figure6b", "table5", "table7", "beside", "ledger")
-    if item.name in vision:
-        _vision(plan, item, files)(stem=stem)
-    elif item.name in ("table1", "table2"):
-        costs_table.draw(_read(files, COSTS), stem)
-    else:
-        _language(plan, item, files)(stem=stem)
+    drawing = _vision if item.half == "vision" else _language
+    drawing(plan, item, files)(stem=stem)
 
 
 def _read(files: list[Path], columns: list[str]) -> pd.DataFrame:
@@ -57,11 +51,6 @@ def _panels(panels: list[Panel]) -> list[transfer_bars.Panel]:
     return [{"source": panel.source, "targets": panel.targets} for panel in panels]
 
 
-def _repository(file: Path) -> Path:
-    """A file of the project, wherever Snakemake was started."""
-    return Path(__file__).parents[3] / file
-
-
 def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     """What draws an item of the vision half, but for where."""
     half = plan.vision
@@ -70,6 +59,8 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     if item.name in ("figure2", "figure12"):
         panels = _panels(config.panels)
         return partial(transfer_bars.draw, _read(files, SUMMARY), panels=panels)
+    if item.name in ("table1", "table2"):
+        return partial(costs_table.draw, _read(files, COSTS))
     if item.name == "strength":
         return partial(strength.draw, _read(files, SUMMARY))
     if item.name == "ledger":
@@ -95,8 +86,7 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     shown = theory_table.select(of("table7", read_table(theory, THEORY)))
     names = {name: backbone.paper for name, backbone in config.backbones.items() if backbone.paper}
     about = config.items["table5"].model_dump(include={"dataset", "shots", "source", "targets"})
-    rows = published.beside(_repository(PAPER), names, costs, noise, shown, about)
-    write_table(Path(half.table("", "beside")), rows)
+    rows = published.beside(PAPER, names, costs, noise, shown, about)
     return partial(beside.draw, rows)
 
 
@@ -105,7 +95,7 @@ def _language(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     half = plan.language
     assert half is not None  # the item is its
     names = {name: model.paper for name, model in half.config.models.items() if model.paper}
-    options: dict[str, Any] = {"published": read_csv(_repository(PAPER)), "names": names}
+    options: dict[str, Any] = {"published": read_csv(PAPER), "names": names}
     if item.name in half.config.next_tokens:
         return partial(next_tokens.draw, read_json(files[0], "table of next tokens"))
     if item.name == "table3":
@@ -116,5 +106,5 @@ def _language(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     if item.name in ("table4", "table6"):
         return partial(seeds_table.draw, summary, comparison, lora=item.name == "table6", **options)
     panels = _panels(half.config.transfers[item.name].panels)
-    options["published"] = read_csv(_repository(BARS))
+    options["published"] = read_csv(BARS)
     return partial(transfer_bars.draw, summary, panels=panels, **options)

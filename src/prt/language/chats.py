@@ -136,8 +136,8 @@ def _rows(name: str, downloads: Path, bad: Counter[str]) -> tuple[int, Iterator[
         raise InputError(f"'{name}' has no split 'train'; it has {', '.join(data)}.")
     rows = data["train"]
     if "messages" not in rows.column_names:
-        told = other_layout(rows.column_names) or "take chat data"
-        raise InputError(f"'{name}' has no column 'messages', but {', '.join(rows.column_names)}; {told}.")
+        remedy = other_layout(rows.column_names) or "take chat data"
+        raise InputError(f"'{name}' has no column 'messages', but {', '.join(rows.column_names)}; {remedy}.")
     if others := [split for split in data if split != "train"]:
         print(f"'{name}': not used, as conversations are held out of 'train': {', '.join(others)}.", file=sys.stderr)
 

@@ -209,7 +209,7 @@ def read(
     input_ids = input_ids.to(model.device)
     if step is None or cache is None or not cache.is_initialized:
         return model(input_ids=input_ids, **inputs).logits
-    # It wants its mask ready made, of the same shape at every step.
+    # It needs its mask ready made, of the same shape at every step.
     return step(**model.prepare_inputs_for_generation(input_ids, **inputs)).logits
 
 

@@ -37,7 +37,7 @@ Messages = list[dict[str, str]]
 
 def other_layout(keys: Iterable[str]) -> str | None:
     """What a row with these keys is, if it is of a layout that others use, and how to turn it; a clause with "it"."""
-    return next((told for marks, told in LAYOUTS if marks <= set(keys)), None)
+    return next((remedy for marks, remedy in LAYOUTS if marks <= set(keys)), None)
 
 
 def checked(value: Any, left_out: Counter[str]) -> Messages:

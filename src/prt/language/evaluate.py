@@ -151,8 +151,8 @@ def question(benchmark: str, settings: dict[str, Any], example: int) -> tuple[st
 def _allowed(benchmark: str, unsafe_code: bool) -> None:
     if not unsafe_code:
         raise InputError(
-            f"{benchmark} runs programs that a model wrote; allow that with `unsafe_code: true` in the configuration "
-            "(--unsafe-code on the command line), or leave the benchmark out. They run in a sandbox."
+            f"{benchmark} runs programs that a model wrote; allow that with `unsafe_code: true` in the "
+            "configuration's 'language', or leave the benchmark out. They run in a sandbox."
         )
 
 

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prt.atomic import file_hash
 from prt.config import Config
 from prt.errors import InputError, known
 from prt.plan.checks import checked, read_config
-from prt.plan.jobs import Job, Jobs, unique
+from prt.plan.jobs import RULES, Job, Jobs, unique
 from prt.plan.language import LanguagePlan
 from prt.plan.vision import VisionPlan
+
+# The paper's numbers, in the project's folder: those of its tables, and those read off its bars.
+PAPER, BARS = (Path(__file__).parents[3] / "config" / "published" / f"{name}.csv" for name in ("paper", "figure3"))
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,6 @@ class Plan:
     def __init__(self, config: Config) -> None:
         self.config, few = config, config.jobs == "few"
         self.figures = f"results/{config.experiment}/figures"
-        self.logs = f"results/{config.experiment}/logs"
-        self.benchmarks = f"results/{config.experiment}/benchmarks"
         self.vision = VisionPlan(config.vision, config.experiment, few) if config.vision else None
         self.language = LanguagePlan(config.language, config.experiment, few) if config.language else None
         self.items = {item.name: item for half in (self._vision_items, self._language_items) for item in half()}
@@ -104,7 +106,9 @@ class Plan:
         swept = [run for run in vision.runs(config.figure6.dataset) if vision.every(run)]
         made = unique(vision.made("tuned", vision.path(run)) for run in swept)
         yield self._item("vision", "figure6a", made, [vision.folder(run) for run in swept])
-        yield self._item("vision", "figure6b", summaries([config.figure6.dataset]), config.figure6.model_dump())
+        yield self._item(
+            "vision", "figure6b", summaries([config.figure6.dataset]), config.figure6.model_dump(exclude={"every"})
+        )
         theory = vision.table(f"test/{config.table7.dataset}", "theory")
         yield self._item("vision", "table7", [theory], config.table7.model_dump())
         yield self._item("vision", "strength", summaries(vision.datasets), None)
@@ -120,7 +124,8 @@ class Plan:
                 yield self._item("vision", name, [table], None)
         if config.costs is not None and config.table5 is not None:
             names = {name: backbone.paper for name, backbone in config.backbones.items() if backbone.paper}
-            yield self._item("vision", "beside", [*costs, *noise, theory], names)
+            about = [names, config.table5.model_dump(), config.table7.model_dump(), file_hash(PAPER)]
+            yield self._item("vision", "beside", [*costs, *noise, theory], about)
 
     def _language_items(self) -> Iterator[Item]:
         language = self.language
@@ -130,11 +135,12 @@ class Plan:
         for name, item in language.config.transfers.items():
             needs = [language.table(name, table) for table in ("summary", "comparison")]
             caption = name if name in ("figure7", "table4", "table6") else "language_bars"
-            yield self._item("language", name, needs, [item.model_dump(), names], caption)
+            printed = file_hash(PAPER if name.startswith("table") else BARS)
+            yield self._item("language", name, needs, [item.model_dump(), names, printed], caption)
         for name in language.config.next_tokens:
             yield self._item("language", name, [f"{language.top}/next_tokens/{name}.json"], None, "next_tokens")
         if language.config.table3 is not None:
-            yield self._item("language", "table3", [language.table("", "table3")], names)
+            yield self._item("language", "table3", [language.table("", "table3")], [names, file_hash(PAPER)])
 
     def _drawing(self, few: bool) -> Iterator[Job]:
         """The jobs that draw: one for each item, or one for all that are drawn of the same tables.
@@ -156,7 +162,7 @@ class Plan:
 
     def _light(self, file: str) -> bool:
         """Whether a file is one of those that every other picture of its half hangs on, too."""
-        return not any(name in file for name in ("table1.csv", "table2.csv", "table3.csv", "next_tokens"))
+        return Path(file).name not in ("table1.csv", "table2.csv", "table3.csv") and Path(file).suffix != ".json"
 
     def drawn_by(self, job: str) -> list[Item]:
         """The items that a job draws."""
@@ -210,7 +216,7 @@ class Plan:
         return dict(Counter(job.rule for job in self.needed(names)))
 
     def _refuse_taken_names(self) -> None:
-        taken = {*self.items, "figure6", "all", "fetch", *(rule for rule, _ in self.jobs.by_name)}
+        taken = {*self.items, "figure6", "all", "fetch", *RULES}
         seen: set[str] = set()
         for half, what in (
             (self.vision and self.vision.datasets, "data set"),

@@ -11,7 +11,7 @@ from prt.config import Config, Given, Language, Part, Vision
 from prt.errors import InputError, known
 from prt.language import is_missing
 from prt.language.recipe import Lora
-from prt.language.recipe import Recipe as Tuning
+from prt.language.recipe import Recipe as LanguageRecipe
 from prt.language.tasks import settings
 from prt.methods import METHODS
 from prt.recipe import Recipe, Settings
@@ -203,11 +203,11 @@ def _check_language(language: Language) -> None:
         known(name, ("chats",), "miniature chats")
     for name in language.methods:
         known(name, FURTHER, "value of language.methods of the configuration")
-    _built(Tuning, language.recipe, "language.recipe", {})
+    _built(LanguageRecipe, language.recipe, "language.recipe", {})
     if language.lora is not None:
         _built(Lora, language.lora.settings, "language.lora", {})
-        _built(Tuning, language.lora.recipe, "language.lora.recipe", {})
-        _built(Tuning, language.recipe | language.lora.recipe, "language.lora.recipe", {})
+        _built(LanguageRecipe, language.lora.recipe, "language.lora.recipe", {})
+        _built(LanguageRecipe, language.recipe | language.lora.recipe, "language.lora.recipe", {})
     for name, own in benchmarks.items():
         if own.get("data") == "embedded":
             raise InputError(f"'data: embedded' of the benchmark {name} is now called 'data: miniature'.")

@@ -8,6 +8,13 @@ from typing import Any
 
 from prt.errors import known
 
+RULES = (
+    *("fetch_backbone", "fetch_dataset", "fetch_model", "fetch_chats", "fetch_benchmark"),
+    *("pretrain", "prepare", "zero_shot", "tune", "score_rewards", "measure_training", "measure_inference"),
+    *("write_text", "pretrain_language", "prepare_chats", "tune_language", "evaluate", "next_tokens"),
+    *("measure_decoding", "check_zero_shot", "approve_zero_shot", "tables", "collect", "draw"),
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Job:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,7 @@ class LanguagePlan:
                 self.config.data.template,
                 [
                     [p, self.recipe(runs[p]).model_dump(), a and a.model_dump()]
-                    for p, a in zip(paths, lora, strict=True)
+                    for p, a in sorted(zip(paths, lora, strict=True), key=itemgetter(0))
                 ],
             ]
             needs = (self.weights(self.model(model)), f"{self.top}/data/manifest.json")
@@ -299,9 +300,9 @@ class LanguagePlan:
             needs += [file for benchmark in benchmarks for file in self.benchmark_files(benchmark)]
             target = self.config.models[of[0].target]
             billions = (target.parameters or 0.0) + max(self._added(cell) for cell in of)
-            slow = max(settings(b, self.config.benchmarks[b])["minutes"] for b in benchmarks)
+            slow = sum(settings(cell.dataset, self.config.benchmarks[cell.dataset])["minutes"] for cell in of)
             about = [
-                paths,
+                sorted(paths),
                 {benchmark: self.benchmark_settings(benchmark) for benchmark in benchmarks},
                 [self.config.data.template, self.precision, self.config.unsafe_code],
             ]
@@ -312,8 +313,10 @@ class LanguagePlan:
 
     def _added(self, cell: Cell) -> float:
         """Billions of parameters that a cell puts on its target: each network of the source."""
-        added = [n for n in METHODS[cell.method].networks if n.owner == "source" and cell.source]
-        return len(added) * (self.config.models[cell.source].parameters or 0.0) if cell.source else 0.0
+        if cell.source is None:
+            return 0.0
+        added = [network for network in METHODS[cell.method].networks if network.owner == "source"]
+        return len(added) * (self.config.models[cell.source].parameters or 0.0)
 
     def _cell_needs(self, cell: Cell) -> Iterator[str]:
         """What must be there before a cell can be measured."""
@@ -340,15 +343,16 @@ class LanguagePlan:
         return {self.table("", name): [self.table(part, name) for part in benchmarks] for name in TABLES}
 
     def _tables(self) -> Iterator[Job]:
-        groups = [self.parts] if self.few else [[part] for part in self.parts]
+        groups = [self.parts] if self.few and self.parts else [[part] for part in self.parts]
         for parts in groups:
             needs = unique(self.evaluated(cell) for part in parts for cell in self.cells(part))
             made = [self.table(part, name) for part in parts for name in TABLES]
             about = fingerprint([[cell.model_dump() for cell in self.rows(part)] for part in parts])
             name = "language" if self.few else f"language-{parts[0]}"
             yield Job("tables", name, tuple(needs), tuple(made), about)
-        collected = self.collected()
-        yield Job("collect", "language", tuple(f for files in collected.values() for f in files), tuple(collected))
+        collected = self.collected() if self.parts else {}
+        if collected:
+            yield Job("collect", "language", tuple(f for files in collected.values() for f in files), tuple(collected))
 
     def _showing(self) -> Iterator[Job]:
         """Table 3's measurements, and the next tokens of Figures 5, 8 and 9."""

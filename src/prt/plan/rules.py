@@ -31,6 +31,10 @@ class Rules:
         """What of the configuration a job hangs on: where it changes, Snakemake runs the job again."""
         return self._of(rule, lambda job: job.fingerprint)
 
+    def state(self, wildcards: Any) -> str:
+        """What a user's own image folder holds: where files in it change, its data set is prepared again."""
+        return self.plan.vision.state(wildcards.job) if self.plan.vision else ""
+
     def cores(self, rule: str) -> Callable[[Any], int]:
         """CPU cores of a job."""
         return self._of(rule, lambda job: job.cores)

@@ -10,7 +10,7 @@ from prt.config import Backbone, Costs, Vision
 from prt.errors import InputError
 from prt.methods import METHODS
 from prt.plan.jobs import Job, shared, slug, unique
-from prt.recipe import Recipe
+from prt.recipe import Precision, Recipe
 
 SPLITS = ("validation", "test")
 TUNED = ("pretrained", "ft", "prt")  # what there is of a backbone on a data set, and on its noisy copy
@@ -113,9 +113,9 @@ class VisionPlan:
         """All rows of the tables of a data set."""
         item = self.config.table5
         if dataset == self.noisy and item:
-            regimes, models = [item.shots], ON_NOISE
+            sizes, models = [item.shots], ON_NOISE
         else:
-            regimes, models = list(self.config.datasets[dataset].shots), TUNED
+            sizes, models = list(self.config.datasets[dataset].shots), TUNED
         methods = [name for name, of in METHODS.items() if all(network.model in models for network in of.networks)]
         strengths = sorted({1.0, *(self.config.strengths if dataset != self.noisy else [])})
         return unique(
@@ -123,7 +123,7 @@ class VisionPlan:
                 dataset=dataset, shots=shots, source=source, target=target, method=name, alpha=alpha,
                 strength=strength, seed=seed,
             ).clean()
-            for shots in regimes
+            for shots in sizes
             for source, target in self.pairs(dataset)
             for name in methods
             for alpha in (self.alphas(dataset, source, shots) if METHODS[name].has_alpha else [None])
@@ -155,6 +155,11 @@ class VisionPlan:
 
     def _begun(self, run: Run) -> Run:
         return run.model_copy(update={"dataset": self.clean, "method": "prt"})
+
+    @property
+    def precision(self) -> Precision:
+        """Of tuning and of scoring."""
+        return Recipe(**self.config.recipe).precision
 
     def path(self, run: Run) -> str:
         """A run's path under ``tuned`` or ``carried``."""
@@ -245,7 +250,7 @@ class VisionPlan:
             files = ("manifest.json", *(f"{split}.arrow" for split in ("train", *SPLITS)))
             made = tuple(f"{self.top}/data/{dataset}/{file}" for file in files)
             of = self.config.datasets.get(dataset)
-            about = [self.source(dataset), self.state(dataset), of and of.model_dump(exclude={"shots"})]
+            about = [self.source(dataset), of and of.model_dump(exclude={"shots"})]
             yield Job("prepare", dataset, tuple(needs), made, about)
         yield from self._scoring()
         yield from self._tuning()
@@ -268,7 +273,6 @@ class VisionPlan:
                 )
 
     def _scoring(self) -> Iterator[Job]:
-        precision = Recipe(**self.config.recipe).precision
         pairs = (f"{dataset}/{backbone}" for dataset in self.prepared for backbone in self.backbones(dataset))
         for name, paths in shared(pairs, 1 if self.few else None):
             dataset, backbones = name.partition("/")[0], [path.partition("/")[2] for path in paths]
@@ -276,18 +280,19 @@ class VisionPlan:
             if dataset == self.noisy:  # whose heads are the clean data set's
                 needs += unique(self.zero_shot(backbone, str(self.clean)) for backbone in backbones)
             gpus = 0 if all(map(self.is_miniature, backbones)) else 1
-            yield Job("zero_shot", name, tuple(needs), (f"{self.top}/zero_shot/{name}",), precision, gpus)
+            about = [self.precision, {backbone: self.spec(backbone) for backbone in backbones}]
+            yield Job("zero_shot", name, tuple(unique(needs)), (f"{self.top}/zero_shot/{name}",), about, gpus)
         if self.config.ledger is not None:
             yield from self._ledger(self.config.ledger.published, self.config.ledger.tolerance)
 
     def _ledger(self, published: str, tolerance: float) -> Iterator[Job]:
         for dataset in self.datasets:
-            needs = [*(self.zero_shot(b, dataset) for b in self.backbones(dataset)), published]
+            needs = unique([*(self.zero_shot(b, dataset) for b in self.backbones(dataset)), published])
             made = f"{self.top}/ledger/{dataset}.csv"
             yield Job("check_zero_shot", dataset, tuple(needs), (made,), tolerance)
             yield Job("approve_zero_shot", dataset, (made,), (made.replace(".csv", ".approved"),))
 
-    def checked(self, dataset: str) -> list[str]:
+    def approval(self, dataset: str) -> list[str]:
         """What a data set's ledger must come to before anything is tuned on it: nothing where there is none."""
         if self.config.ledger is None:
             return []
@@ -301,16 +306,20 @@ class VisionPlan:
                 of = [runs[path] for path in paths]
                 backbone, headed = of[0].model, str(self.clean) if dataset == self.noisy else dataset
                 needs = [*self.weights(backbone), self.manifest(dataset), self.zero_shot(backbone, headed)]
-                needs += self.checked(headed)
+                needs += self.approval(headed)
                 needs += [self.made("tuned", self.path(self._begun(run))) for run in of if run.method == "adapted"]
-                about = [[path, self.recipe(runs[path]).model_dump(), self.every(runs[path])] for path in paths]
+                about = [self.spec(backbone)] + [
+                    [path, self.recipe(runs[path]).model_dump(), self.every(runs[path])] for path in sorted(paths)
+                ]
                 made = (f"{self.top}/tuned/{name}",)
                 yield Job("tune", name, tuple(unique(needs)), made, about, **self._size(backbone))
         rewards = {self.path(self._moved(run)): run for run in self.carried()}
         for name, paths in shared(rewards, 2 if self.few else None):
             needs = [self.manifest(str(self.noisy)), *(self.made("tuned", self.path(rewards[p])) for p in paths)]
             made = (f"{self.top}/carried/{name}",)
-            yield Job("score_rewards", name, tuple(unique(needs)), made, paths, **self._size(rewards[paths[0]].model))
+            yield Job(
+                "score_rewards", name, tuple(unique(needs)), made, sorted(paths), **self._size(rewards[paths[0]].model)
+            )
 
     def scores(self, dataset: str, split: str) -> list[str]:
         """All score files of a data set and split."""
@@ -373,22 +382,15 @@ class VisionPlan:
         if self.config.costs is None:
             return
         costs = self.costs
-        everything = [*costs.training, *(name for pair in costs.inference for name in pair)]
-        gpus = 0 if all(map(self.is_miniature, everything)) else 1
-        for table, names in (
-            ("table1", costs.training),
-            ("table2", [name for pair in costs.inference for name in pair]),
+        paired = [name for pair in costs.inference for name in pair]
+        gpus = 0 if all(map(self.is_miniature, [*costs.training, *paired])) else 1
+        for rule, table, names, own in (
+            ("measure_training", "table1", costs.training, self.precision),
+            ("measure_inference", "table2", paired, [costs.inference, costs.compile]),
         ):
             needs = [file for name in unique(names) if self.is_miniature(name) for file in self.weights(name)]
-            about = [table, costs.model_dump(), Recipe(**self.config.recipe).precision]
-            yield Job(
-                f"measure_{'training' if table == 'table1' else 'inference'}",
-                table,
-                tuple(needs),
-                (self.table("", table),),
-                about,
-                gpus=gpus,
-            )
+            about = [costs.batch, costs.repeats, own, {name: self.network(name) for name in names}]
+            yield Job(rule, table, tuple(needs), (self.table("", table),), about, gpus=gpus)
 
     def network(self, backbone: str) -> str:
         """The architecture of a backbone, as benchmarks of speed read it."""

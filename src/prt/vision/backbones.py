@@ -57,9 +57,9 @@ def load_backbone(spec: str) -> Backbone:
     if pretrained not in tags and not os.path.isfile(pretrained):
         known(pretrained, tags, f"pretrained tag or checkpoint file of {model}")
     model_cfg = open_clip.get_model_config(model)
-    wants = open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False) if pretrained in tags else None
-    other = f"{model}-quickgelu" if wants else model.removesuffix("-quickgelu")
-    if wants is not None and wants != model_cfg.get("quick_gelu", False) and other != model:
+    quick = open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False) if pretrained in tags else None
+    other = f"{model}-quickgelu" if quick else model.removesuffix("-quickgelu")
+    if quick is not None and quick != model_cfg.get("quick_gelu", False) and other != model:
         raise InputError(f"the weights '{pretrained}' need the model {other}: write {other}/{pretrained}.")
     try:
         clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True)

@@ -28,7 +28,7 @@ SHOWN = 6  # names in a message
 def find_folder(top: Path) -> Found:
     """The class folders' names and the splits of ``PATH/CLASS/*`` or ``PATH/{train,validation,test}/CLASS/*``.
 
-    Pictures may lie deeper in a class folder. Links are followed. Files that are left out are told on stderr.
+    Pictures may lie deeper in a class folder. Links are followed. Files that are left out are listed on stderr.
 
     Raises:
         InputError: if there is no such folder, its layout is another, or a class has no picture.
@@ -65,13 +65,13 @@ def find_folder(top: Path) -> Found:
         return Part(labels, lambda i: (kept(files[i].read_bytes(), str(files[i])), str(files[i])))
 
     parts = {split: part(folder) for split, folder in folders.items()}
-    told = [
+    unread = [
         f"{len(files)} {where} ({_listed([str(file.relative_to(top)) for file in sorted(files)])})"
         for where, files in left.items()
         if files
     ]
-    if told:
-        print(f"files of {top} left out: {'; '.join(told)}.", file=sys.stderr)
+    if unread:
+        print(f"files of {top} left out: {'; '.join(unread)}.", file=sys.stderr)
     return classes, parts
 
 

@@ -53,8 +53,8 @@ class Scored:
         alpha = cell.alpha if network.model in REWARDS else None
         key = (backbone, network.model, alpha, cell.shots if tuned else None, cell.seed if tuned else None)
         if cell.dataset != self._any.dataset or key not in self._scores:
-            told = f"{network.model}, alpha {alpha}, shots {cell.shots}, seed {cell.seed}" if tuned else network.model
-            raise InputError(f"no scores of {backbone} on {cell.dataset} ({told}); make them first.")
+            facts = f"{network.model}, alpha {alpha}, shots {cell.shots}, seed {cell.seed}" if tuned else network.model
+            raise InputError(f"no scores of {backbone} on {cell.dataset} ({facts}); make them first.")
         return self._scores[key].values.double()
 
     def predicted(self, cell: Cell) -> Tensor:
