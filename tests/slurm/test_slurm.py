@@ -207,13 +207,13 @@ def test_one_item_is_a_target(cluster: Cluster, finish: Finish, finished: Path, 
     code, said = finish(folder, "table5")
     assert code == 0, said[-5000:]
     jobs = ended(cluster)
-    assert list(jobs[~jobs.index.isin(before)].Comment) == ["rule_draw_vision-pictures"]
+    assert list(jobs[~jobs.index.isin(before)].Comment) == ["rule_collected_draw_vision-pictures"]
     assert (folder / "results/demo/figures/table5.csv").read_bytes() == (
         finished / "results/demo/figures/table5.csv"
     ).read_bytes()
 
 
-HEAD = "results/demo/vision/zero_shot/own/digits"
+HEAD = "results/demo/vision/zero_shot/digits/own"
 
 
 @pytest.fixture
@@ -223,6 +223,8 @@ def own(finished: Path, small: Config, tmp_path: Path) -> Path:
     config = copy.deepcopy(small)
     spec = f"local-dir:{finished}/results/demo/vision/backbones/rn12-rich"
     config["vision"]["backbones"]["own"] = {"spec": spec}
+    config["vision"]["panels"].append({"source": "vit-s-poor", "targets": ["own"]})
+    config["jobs"] = "many"
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
@@ -247,7 +249,7 @@ def test_a_gpu_job_runs_on_a_cpu_on_purpose(cluster: Cluster, finish: Finish, ow
     assert options
     code, said = finish(own, HEAD, *shlex.split(options[1]))
     assert code == 0, said[-5000:]
-    assert (own / HEAD).exists()
+    assert (own / HEAD / "head.safetensors").exists()
     last = ended(cluster).iloc[-1]
     assert (last.Partition, last.State) == ("cpu", "COMPLETED")
     assert "gpu" not in last.AllocTRES
