@@ -1,4 +1,4 @@
-# `make demo` runs the whole pipeline on its demo; `make test` checks and tests everything.
+# `make demo` runs the whole pipeline on small networks that it pretrains itself; `make test` checks and tests everything.
 # Both install what they need into .venv first.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
