@@ -60,10 +60,11 @@ def tune_language(job: JobName, config: ConfigFile, device: Device = "auto") -> 
     plan, _ = _asked(config, "tune_language", job)
     from prt.language.chats import read_manifest
     from prt.language.tune import Tuning, tune
+    from prt.plan.jobs import within
 
     begin()
     on = device_of(device)
-    runs = [run for run in plan.runs() if f"{plan.path(run)}/".startswith(f"{job}/")]
+    runs = [run for run in plan.runs() if within(plan.path(run), job)]
     tune(
         plan.model(runs[0].model),
         [
@@ -88,10 +89,11 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     plan, _ = _asked(config, "evaluate", job)
     from prt.language.evaluate import check, evaluate
     from prt.language.parts import Models
+    from prt.plan.jobs import within
 
     begin()
     unsafe = plan.config.unsafe_code
-    cells = [cell for cell in plan.cells() if f"{plan.cell_path(cell)}/".startswith(f"{job}/")]
+    cells = [cell for cell in plan.cells() if within(plan.cell_path(cell), job)]
     for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
         check(benchmark, plan.benchmark_settings(benchmark), unsafe)
     models = Models(plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template)

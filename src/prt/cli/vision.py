@@ -52,24 +52,22 @@ def zero_shot(job: JobName, config: ConfigFile, device: Device = "auto") -> None
     begin()
     dataset, _, alone = job.partition("/")
     manifest, on = read_manifest(Path(plan.manifest(dataset)).parent), device_of(device)
-    noisy = dataset == plan.noisy  # then the heads are the clean data set's
     for backbone in [alone] if alone else plan.backbones(dataset):
-        head = Path(plan.zero_shot_folder(backbone, str(plan.clean) if noisy else dataset), "head.safetensors")
-        out = Path(plan.zero_shot_folder(backbone, dataset))
-        task = ZeroShot(dataset, manifest, head, out, make_head=not noisy)
+        head, out = plan.head(backbone, dataset), Path(plan.zero_shot_folder(backbone, dataset))
+        task = ZeroShot(dataset, manifest, head, out, make_head=dataset != plan.noisy)
         zero_shot(plan.spec(backbone), backbone, [task], device=on, workers=workers_of(of), precision=plan.precision)
 
 
 def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Fine-tune a backbone and tune its rewards, and score the results."""
     plan, of = _asked(config, "tune", job)
+    from prt.plan.jobs import within
     from prt.vision.prepared import read_manifest
     from prt.vision.tune import Tuning, tune
 
     begin()
     on = device_of(device)
-    runs = [run for run in plan.runs(job.partition("/")[0]) if f"{plan.path(run)}/".startswith(f"{job}/")]
-    clean = str(plan.clean) if runs[0].method == "adapted" else runs[0].dataset
+    runs = [run for run in plan.runs(job.partition("/")[0]) if within(plan.path(run), job)]
     tune(
         plan.spec(runs[0].model),
         [
@@ -84,7 +82,7 @@ def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
             for run in runs
         ],
         data=read_manifest(Path(plan.manifest(runs[0].dataset)).parent),
-        head=Path(plan.zero_shot_folder(runs[0].model, clean), "head.safetensors"),
+        head=plan.head(runs[0].model, runs[0].dataset),
         device=on,
         workers=workers_of(of),
     )
@@ -93,13 +91,14 @@ def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
 def score_rewards(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Score rewards on a data set that they were not tuned on; it has the same labels."""
     plan, of = _asked(config, "score_rewards", job)
+    from prt.plan.jobs import within
     from prt.vision.predict import score_rewards
     from prt.vision.prepared import read_manifest
 
     begin()
     on = str(plan.noisy)
     runs = {plan.carried_folder(run): plan.folder(run) for run in plan.carried()}
-    chosen = {Path(out): Path(run) for out, run in runs.items() if f"{out}/".startswith(f"{of.makes[0]}/")}
+    chosen = {Path(out): Path(run) for out, run in runs.items() if within(out, of.makes[0])}
     manifest = read_manifest(Path(plan.manifest(on)).parent)
     rewards, outs, workers = list(chosen.values()), list(chosen), workers_of(of)
     score_rewards(rewards, on, manifest, outs, device=device_of(device), workers=workers)
@@ -112,7 +111,8 @@ def measure_training(job: JobName, config: ConfigFile, device: Device = "auto") 
     from prt.vision.speed import training
 
     begin()
-    costs = plan.costs
+    costs = plan.config.costs
+    assert costs is not None  # the job is theirs
     networks = {name: plan.network(name) for name in costs.training}
     table = training(networks, costs.batch, device_of(device), plan.precision, costs.repeats)
     write_table(Path(of.makes[0]), table, digits=6)
@@ -125,7 +125,8 @@ def measure_inference(job: JobName, config: ConfigFile, device: Device = "auto")
     from prt.vision.speed import inference
 
     begin()
-    costs = plan.costs
+    costs = plan.config.costs
+    assert costs is not None  # the job is theirs
     pairs = [(source, target) for source, target in costs.inference]
     networks = {name: plan.network(name) for pair in pairs for name in pair}
     table = inference(networks, pairs, costs.batch, device_of(device), costs.repeats, costs.compile)

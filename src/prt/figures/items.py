@@ -66,8 +66,7 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     if item.name == "ledger":
         return partial(ledger.draw, _read(files, published.LEDGER))
     if item.name == "figure6a":
-        runs = [run for run in half.runs(config.figure6.dataset) if half.every(run)]
-        return partial(entropy.draw_curves, entropy.read_curves([Path(half.folder(run)) for run in runs]))
+        return partial(entropy.draw_curves, entropy.read_curves([Path(half.folder(run)) for run in half.swept()]))
 
     def of(name: str, table: pd.DataFrame, *datasets: str) -> pd.DataFrame:
         """The rows of an item's experiment."""
@@ -84,9 +83,8 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     *measured, theory = files
     costs, noise = measured[:2], measured[2:]
     shown = theory_table.select(of("table7", read_table(theory, THEORY)))
-    names = {name: backbone.paper for name, backbone in config.backbones.items() if backbone.paper}
     about = config.items["table5"].model_dump(include={"dataset", "shots", "source", "targets"})
-    rows = published.beside(PAPER, names, costs, noise, shown, about)
+    rows = published.beside(PAPER, half.paper_names, costs, noise, shown, about)
     return partial(beside.draw, rows)
 
 
@@ -94,8 +92,7 @@ def _language(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     """What draws an item of the language half, but for where."""
     half = plan.language
     assert half is not None  # the item is its
-    names = {name: model.paper for name, model in half.config.models.items() if model.paper}
-    options: dict[str, Any] = {"published": read_csv(PAPER), "names": names}
+    options: dict[str, Any] = {"published": read_csv(PAPER), "names": half.paper_names}
     if item.name in half.config.next_tokens:
         return partial(next_tokens.draw, read_json(files[0], "table of next tokens"))
     if item.name == "table3":

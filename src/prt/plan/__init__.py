@@ -103,9 +103,8 @@ class Plan:
         yield self._item("vision", "figure2", summaries(second), panels)
         if twelfth:
             yield self._item("vision", "figure12", summaries(twelfth), panels, "figure2")
-        swept = [run for run in vision.runs(config.figure6.dataset) if vision.every(run)]
-        made = unique(vision.made("tuned", vision.path(run)) for run in swept)
-        yield self._item("vision", "figure6a", made, [vision.folder(run) for run in swept])
+        made = unique(vision.made("tuned", vision.path(run)) for run in vision.swept())
+        yield self._item("vision", "figure6a", made, [vision.folder(run) for run in vision.swept()])
         yield self._item(
             "vision", "figure6b", summaries([config.figure6.dataset]), config.figure6.model_dump(exclude={"every"})
         )
@@ -123,24 +122,24 @@ class Plan:
             for name, table in zip(("table1", "table2"), costs, strict=True):
                 yield self._item("vision", name, [table], None)
         if config.costs is not None and config.table5 is not None:
-            names = {name: backbone.paper for name, backbone in config.backbones.items() if backbone.paper}
-            about = [names, config.table5.model_dump(), config.table7.model_dump(), file_hash(PAPER)]
+            about = [vision.paper_names, config.table5.model_dump(), config.table7.model_dump(), file_hash(PAPER)]
             yield self._item("vision", "beside", [*costs, *noise, theory], about)
 
     def _language_items(self) -> Iterator[Item]:
         language = self.language
         if language is None:
             return
-        names = {name: model.paper for name, model in language.config.models.items() if model.paper}
         for name, item in language.config.transfers.items():
             needs = [language.table(name, table) for table in ("summary", "comparison")]
             caption = name if name in ("figure7", "table4", "table6") else "language_bars"
             printed = file_hash(PAPER if name.startswith("table") else BARS)
-            yield self._item("language", name, needs, [item.model_dump(), names, printed], caption)
+            yield self._item("language", name, needs, [item.model_dump(), language.paper_names, printed], caption)
         for name in language.config.next_tokens:
             yield self._item("language", name, [f"{language.top}/next_tokens/{name}.json"], None, "next_tokens")
         if language.config.table3 is not None:
-            yield self._item("language", "table3", [language.table("", "table3")], [names, file_hash(PAPER)])
+            yield self._item(
+                "language", "table3", [language.table("", "table3")], [language.paper_names, file_hash(PAPER)]
+            )
 
     def _drawing(self, few: bool) -> Iterator[Job]:
         """The jobs that draw: one for each item, or one for all that are drawn of the same tables.

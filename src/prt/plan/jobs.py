@@ -108,6 +108,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "--", text)
 
 
+def within(path: str, folder: str) -> bool:
+    """Whether a path is a folder's, or is the folder: of a job's name, whether the job makes it."""
+    return f"{path}/".startswith(f"{folder}/")
+
+
 def shared(paths: Iterable[str], depth: int | None) -> Iterator[tuple[str, list[str]]]:
     """Paths by what they have in common: their first ``depth`` parts, or all of them (None)."""
     groups: dict[str, list[str]] = {}

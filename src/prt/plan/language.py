@@ -78,9 +78,9 @@ class LanguagePlan:
         """All that is evaluated for a part, each once."""
         return self._cells.get(part, [])
 
-    def pairs(self, part: str | None = None) -> list[tuple[str, str]]:
-        """(source, target) of every transfer of a part."""
-        return unique((str(row.source), row.target) for row in self.rows(part))
+    def pairs(self) -> list[tuple[str, str]]:
+        """(source, target) of every transfer."""
+        return unique((str(row.source), row.target) for row in self.rows())
 
     def run(self, cell: Cell, network: Network) -> Run:
         """The run that a tuned network of a cell is."""
@@ -90,17 +90,15 @@ class LanguagePlan:
             dataset=self.dataset, model=model, method=network.model, alpha=alpha, lora=cell.lora, seed=cell.seed or 0
         )
 
-    def runs(self, part: str | None = None) -> list[Run]:
-        """Everything that is tuned for a part; for everything, the rewards of pictures and of Table 3, too."""
+    def runs(self) -> list[Run]:
+        """Everything that is tuned: for the cells, and the rewards that pictures and Table 3 show."""
         found = [
             self.run(cell, n)
-            for cell in self.cells(part)
+            for cell in self.cells()
             for n in METHODS[cell.method].networks
             if n.model in ("ft", "prt")
         ]
-        if part is None:
-            found += [self.reward(source) for source in self._shown()]
-        return unique(found)
+        return unique([*found, *(self.reward(source) for source in self._shown())])
 
     def _shown(self) -> list[str]:
         """The sources whose reward a picture or Table 3 shows."""
@@ -110,6 +108,11 @@ class LanguagePlan:
     def reward(self, source: str) -> Run:
         """The reward that figures and tables show of a source: that of the first seed."""
         return Run(dataset=self.dataset, model=source, method="prt", alpha=0.0, seed=self.config.seeds[0])
+
+    @property
+    def paper_names(self) -> dict[str, str]:
+        """Models that stand for one of the paper's → its name there."""
+        return {name: model.paper for name, model in self.config.models.items() if model.paper}
 
     @cached_property
     def used(self) -> list[str]:
@@ -255,7 +258,7 @@ class LanguagePlan:
             yield Job("fetch_model", Path(place).name, (), (f"{place}/fetched.json",), name)
         if self.chats.startswith("huggingface:"):
             for receipt in self.chats_file():
-                yield Job("fetch_chats", Path(receipt).name.removesuffix(".json"), (), (receipt,), self.chats)
+                yield Job("fetch_chats", slug(self.chats), (), (receipt,), self.chats)
         for benchmark, task in self._hub_benchmarks().items():
             folder = str(self.benchmark_folder(benchmark))
             yield Job("fetch_benchmark", Path(folder).name, (), (f"{folder}.json",), task)

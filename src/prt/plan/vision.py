@@ -6,8 +6,7 @@ from typing import Any
 
 from prt.atomic import fingerprint
 from prt.cell import TABLES, Cell, Run
-from prt.config import Backbone, Costs, Vision
-from prt.errors import InputError
+from prt.config import Backbone, Vision
 from prt.methods import METHODS
 from prt.plan.jobs import Job, shared, slug, unique
 from prt.recipe import Precision, Recipe
@@ -46,6 +45,10 @@ class VisionPlan:
         """The copy of that data set with noise on its images."""
         return f"{self.clean}-noise" if self.clean else None
 
+    def without_noise(self, dataset: str) -> str:
+        """The data set itself, or what the noisy copy is a copy of: they share labels, heads and recipes."""
+        return str(self.clean) if dataset == self.noisy else dataset
+
     def source(self, dataset: str) -> str:
         """Where a data set comes from."""
         if dataset == self.noisy and self.config.table5:
@@ -63,6 +66,11 @@ class VisionPlan:
     def backbones(self, dataset: str) -> list[str]:
         """The backbones that are used on a data set."""
         return unique(name for pair in self.pairs(dataset) for name in pair)
+
+    @property
+    def paper_names(self) -> dict[str, str]:
+        """Backbones that stand for one of the paper's → its name there."""
+        return {name: backbone.paper for name, backbone in self.config.backbones.items() if backbone.paper}
 
     @property
     def used(self) -> list[str]:
@@ -96,11 +104,7 @@ class VisionPlan:
 
     def carried(self) -> list[Run]:
         """The rewards of Table 5 that are scored on noisy images as they were tuned on clean ones."""
-        item = self.config.table5
-        if item is None:
-            return []
-        facts = {"dataset": item.dataset, "model": item.source, "alpha": 0.0, "shots": item.shots}
-        return [Run(method="prt", seed=seed, **facts) for seed in self.config.seeds]
+        return [self._begun(run) for run in self.runs(self.noisy)] if self.noisy else []
 
     def _moved(self, run: Run) -> Run:
         return run.model_copy(update={"dataset": self.noisy})
@@ -135,8 +139,7 @@ class VisionPlan:
 
     def recipe(self, run: Run) -> Recipe:
         """The recipe of a run."""
-        clean = self.clean if run.method == "adapted" else run.dataset
-        given = self.config.recipe | self.config.datasets[str(clean)].shots[run.shots]
+        given = self.config.recipe | self.config.datasets[self.without_noise(run.dataset)].shots[run.shots]
         if run.method == "adapted" and self.config.table5:
             given = given | self.config.table5.recipe
         return Recipe(**given)
@@ -146,6 +149,10 @@ class VisionPlan:
         item = self.config.figure6
         here = (run.dataset, run.shots, run.model) == (item.dataset, item.shots, item.source)
         return item.every if here and run.method == "prt" and run.alpha in item.alphas else 0
+
+    def swept(self) -> list[Run]:
+        """The runs whose curves Figure 6a shows."""
+        return [run for run in self.runs(self.config.figure6.dataset) if self.every(run)]
 
     def initial(self, run: Run) -> str | None:
         """The folder of the run that another goes on from."""
@@ -224,8 +231,12 @@ class VisionPlan:
         return f"{self.top}/data/{dataset}/manifest.json"
 
     def zero_shot_folder(self, backbone: str, dataset: str) -> str:
-        """Where a backbone's head and scores for a data set lie."""
+        """Where a backbone's scores for a data set lie, and its head but for the noisy copy."""
         return f"{self.top}/zero_shot/{dataset}/{backbone}"
+
+    def head(self, backbone: str, dataset: str) -> Path:
+        """The file of a backbone's head for a data set."""
+        return Path(self.zero_shot_folder(backbone, self.without_noise(dataset)), "head.safetensors")
 
     def zero_shot(self, backbone: str, dataset: str) -> str:
         """The folder that the job makes in which they lie."""
@@ -264,13 +275,8 @@ class VisionPlan:
                 yield Job("fetch_backbone", Path(folder).name, (), made, self.config.backbones[backbone].spec)
         for dataset in self.datasets:
             if receipt := self.receipt(dataset):
-                yield Job(
-                    "fetch_dataset",
-                    Path(receipt[0]).name.removesuffix(".json"),
-                    (),
-                    (receipt[0],),
-                    self.source(dataset),
-                )
+                source = self.source(dataset)
+                yield Job("fetch_dataset", slug(source), (), tuple(receipt), source)
 
     def _scoring(self) -> Iterator[Job]:
         pairs = (f"{dataset}/{backbone}" for dataset in self.prepared for backbone in self.backbones(dataset))
@@ -304,9 +310,9 @@ class VisionPlan:
             runs = {self.path(run): run for run in self.runs(dataset)}
             for name, paths in shared(runs, 2 if self.few else None):
                 of = [runs[path] for path in paths]
-                backbone, headed = of[0].model, str(self.clean) if dataset == self.noisy else dataset
-                needs = [*self.weights(backbone), self.manifest(dataset), self.zero_shot(backbone, headed)]
-                needs += self.approval(headed)
+                backbone, clean = of[0].model, self.without_noise(dataset)
+                needs = [*self.weights(backbone), self.manifest(dataset), self.zero_shot(backbone, clean)]
+                needs += self.approval(clean)
                 needs += [self.made("tuned", self.path(self._begun(run))) for run in of if run.method == "adapted"]
                 about = [self.spec(backbone)] + [
                     [path, self.recipe(runs[path]).model_dump(), self.every(runs[path])] for path in sorted(paths)
@@ -367,21 +373,10 @@ class VisionPlan:
             "collect", "vision", tuple(unique(f for files in collected.values() for f in files)), tuple(collected)
         )
 
-    @property
-    def costs(self) -> Costs:
-        """Tables 1 and 2.
-
-        Raises:
-            InputError: if the configuration has none.
-        """
-        if self.config.costs is None:
-            raise InputError("the configuration's 'vision' has no 'costs'; add them (see config/README.md).")
-        return self.config.costs
-
     def _costs(self) -> Iterator[Job]:
-        if self.config.costs is None:
+        costs = self.config.costs
+        if costs is None:
             return
-        costs = self.costs
         paired = [name for pair in costs.inference for name in pair]
         gpus = 0 if all(map(self.is_miniature, [*costs.training, *paired])) else 1
         for rule, table, names, own in (
