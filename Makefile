@@ -6,11 +6,21 @@ CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-package test-pipeline bench browser slurm-packages
+.PHONY: demo pretrainings test test-package test-pipeline bench browser slurm-packages
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --prioritize results/demo/figures/figure2.png
 	snakemake --report results/demo/report.html
+
+# The demo's numbers again with other pretrained networks: tables only, in results/demo-pretrainings.
+AGAIN ?= 1 2 3 4
+pretrainings: demo
+	for seed in $(AGAIN); do \
+	  snakemake --configfile config/demo.yaml --config experiment=demo-pretraining$$seed pretraining_seed=$$seed \
+	    --cores $(CORES) --rerun-incomplete --show-failed-logs \
+	    results/demo-pretraining$$seed/vision/summary.csv results/demo-pretraining$$seed/language/summary.csv || exit; \
+	done
+	prt pretrainings results/demo $(AGAIN:%=results/demo-pretraining%) --out results/demo-pretrainings
 
 test: .venv/installed browser slurm-packages
 	ruff check

@@ -12,7 +12,7 @@ LAYERS = [
     ["cell", "results", "atomic", "progress", "arrow", "recipe", "config", "select"],
     ["tables", "scores"],
     ["reward", "training", "hub", "profiling", "slurm"],
-    ["published"],
+    ["published", "pretrainings"],
     ["sandbox", "vision", "language", "miniature"],
     ["plan"],
     ["figures"],

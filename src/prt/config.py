@@ -260,9 +260,14 @@ class Language(Part):
 
 
 class Config(Part):
-    """An experiment. ``jobs``: ``few`` takes all that shares its inputs into one job, ``many`` takes each run alone."""
+    """An experiment.
+
+    ``jobs``: ``few`` takes all that shares its inputs into one job, ``many`` takes each run alone.
+    ``pretraining_seed``: of the initial weights and of the batches of the miniatures that are pretrained here.
+    """
 
     experiment: Name
     jobs: Literal["few", "many"] = "many"
+    pretraining_seed: Annotated[int, Field(ge=0)] = 0
     vision: Vision | None = None
     language: Language | None = None

@@ -43,6 +43,13 @@ def test_jobs_are_followed_to_what_they_need() -> None:
         jobs.get("second", "d")
 
 
+def test_another_pretraining_begins_with_the_miniatures(demo: Plan) -> None:
+    """Their jobs, and no others, hang on its seed, so that what does not read them is not made again."""
+    other = plan("demo", pretraining_seed=1)
+    changed = {j.rule for key, j in demo.jobs.by_name.items() if j.fingerprint != other.jobs.by_name[key].fingerprint}
+    assert changed == {"pretrain", "pretrain_language"}
+
+
 def test_few_and_many_jobs_make_the_same(demo: Plan) -> None:
     """One cell, one result, however jobs are cut: the same runs and rows, every one made by exactly one job."""
     many = plan("demo", jobs="many")

@@ -24,7 +24,7 @@ app.add_typer(run, name="run")
 for module in (fetch, vision, language, tables):
     for command in module.RULES:
         run.command(command.__name__)(command)
-for command in (show.plan, use.predict, use.generate):
+for command in (show.plan, show.pretrainings, use.predict, use.generate):
     app.command()(command)
 
 

@@ -39,9 +39,8 @@ def pretrain_language(job: JobName, config: ConfigFile) -> None:
     begin()
     model = plan.config.models[job]
     checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
-    pretrain(
-        str(model.size), str(model.corpus), Recipe(**(model.recipe or {})), 0, Path(of.makes[0]).parent, checkpoint
-    )
+    recipe, out = Recipe(**(model.recipe or {})), Path(of.makes[0]).parent
+    pretrain(str(model.size), str(model.corpus), recipe, plan.pretraining_seed, out, checkpoint)
 
 
 def prepare_chats(job: JobName, config: ConfigFile) -> None:

@@ -1,9 +1,11 @@
-"""What an experiment would do, printed."""
+"""What an experiment would do, and what came out of several."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from prt.errors import InputError
 
 
 def plan(
@@ -18,3 +20,30 @@ def plan(
     from prt.plan.printed import printed
 
     print(printed(Plan.read(configfile), targets or [], jobs))
+
+
+def pretrainings(
+    experiments: Annotated[list[Path], typer.Argument(help="Folders such as results/demo, one for each pretraining.")],
+    out: Annotated[Path, typer.Option(help="The folder for the tables.")],
+) -> None:
+    """Put experiments together that differ in `pretraining_seed` alone: means, and how far they spread."""
+    from prt.plan import Plan
+    from prt.pretrainings import ROWS, over_pretrainings
+    from prt.tables import read_table, write_table
+
+    configs = [Plan.read([folder / "config.yaml"]).config for folder in experiments]
+    other = {"experiment": "", "pretraining_seed": 0}
+    if any(config.model_copy(update=other) != configs[0].model_copy(update=other) for config in configs):
+        raise InputError("these experiments differ in more than pretraining_seed; make them of one configuration.")
+    if len({config.pretraining_seed for config in configs}) < len(configs):
+        raise InputError("two of these experiments have the same pretraining_seed; name each once.")
+    halves = [half for half in ("vision", "language") if getattr(configs[0], half) is not None]
+    found = {
+        f"{half}/{name}.csv": over_pretrainings(
+            name, [read_table(folder / half / f"{name}.csv", [*keys, number]) for folder in experiments]
+        )
+        for half in halves
+        for name, (number, keys) in ROWS.items()
+    }
+    for file, table in found.items():
+        write_table(out / file, table)

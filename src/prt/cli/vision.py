@@ -27,8 +27,8 @@ def pretrain(job: JobName, config: ConfigFile) -> None:
     begin()
     backbone = plan.config.backbones[job]
     checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
-    recipe = Recipe(**(backbone.recipe or {}))
-    pretrain(str(backbone.architecture), str(backbone.corpus), recipe, 0, Path(of.makes[0]).parent, checkpoint)
+    recipe, out = Recipe(**(backbone.recipe or {})), Path(of.makes[0]).parent
+    pretrain(str(backbone.architecture), str(backbone.corpus), recipe, plan.pretraining_seed, out, checkpoint)
 
 
 def prepare(job: JobName, config: ConfigFile) -> None:

@@ -53,8 +53,9 @@ class Plan:
     def __init__(self, config: Config) -> None:
         self.config, few = config, config.jobs == "few"
         self.figures = f"results/{config.experiment}/figures"
-        self.vision = VisionPlan(config.vision, config.experiment, few) if config.vision else None
-        self.language = LanguagePlan(config.language, config.experiment, few) if config.language else None
+        own = (config.experiment, few, config.pretraining_seed)
+        self.vision = VisionPlan(config.vision, *own) if config.vision else None
+        self.language = LanguagePlan(config.language, *own) if config.language else None
         self.items = {item.name: item for half in (self._vision_items, self._language_items) for item in half()}
         self.jobs = Jobs()
         for half in (self.vision, self.language):

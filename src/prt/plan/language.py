@@ -23,8 +23,8 @@ class LanguagePlan:
     ``transfer/PART``, where a part is a benchmark or an item. A job makes all whose path begins with its name.
     """
 
-    def __init__(self, config: Language, experiment: str, few: bool) -> None:
-        self.config, self.few = config, few
+    def __init__(self, config: Language, experiment: str, few: bool, pretraining_seed: int) -> None:
+        self.config, self.few, self.pretraining_seed = config, few, pretraining_seed
         self.top = f"results/{experiment}/language"
         self.dataset = slug(config.data.source)  # the chats' name in manifests
 
@@ -245,7 +245,8 @@ class LanguagePlan:
         for name, model in self.config.models.items():
             if model.spec is None:
                 made = tuple(f"{self.top}/models/{name}/{file}" for file in ("config.json", "model.safetensors"))
-                yield Job("pretrain_language", name, (), made, model.model_dump(exclude={"paper"}))
+                about = [model.model_dump(exclude={"paper"}), self.pretraining_seed]
+                yield Job("pretrain_language", name, (), made, about)
         about = [self.chats, self.config.data.validation]
         yield Job("prepare_chats", "data", tuple(self.chats_file()), (f"{self.top}/data/manifest.json",), about)
         yield from self._tuning()

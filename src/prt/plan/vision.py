@@ -24,8 +24,8 @@ class VisionPlan:
     on, under the same path), ``transfer/SPLIT/DATASET``. A job makes all whose path begins with its name.
     """
 
-    def __init__(self, config: Vision, experiment: str, few: bool) -> None:
-        self.config, self.few = config, few
+    def __init__(self, config: Vision, experiment: str, few: bool, pretraining_seed: int) -> None:
+        self.config, self.few, self.pretraining_seed = config, few, pretraining_seed
         self.top = f"results/{experiment}/vision"
 
     # ------------------------------------------------------------------------------------------------ what there is
@@ -255,7 +255,7 @@ class VisionPlan:
         for name, backbone in self.config.backbones.items():
             if backbone.spec is None:
                 made = tuple(f"{self.top}/backbones/{name}/open_clip_{f}" for f in ("config.json", "model.safetensors"))
-                yield Job("pretrain", name, (), made, backbone.model_dump(exclude={"paper"}))
+                yield Job("pretrain", name, (), made, [backbone.model_dump(exclude={"paper"}), self.pretraining_seed])
         for dataset in self.prepared:
             needs = self.receipt(dataset) if dataset != self.noisy else [self.manifest(str(self.clean))]
             files = ("manifest.json", *(f"{split}.arrow" for split in ("train", *SPLITS)))
