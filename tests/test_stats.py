@@ -194,3 +194,23 @@ def test_spread() -> None:
     x = np.array([[1.0, 0.0], [1.0, 1.0]])
     assert stats.spread(x, np.zeros(2)) == pytest.approx(np.std([0.5, 1], ddof=1))
     assert np.isnan(stats.spread(x[:1], np.zeros(2)))
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0), (3, 0), (3, 0.3)])
+def test_intervals_of_any_mean_cover_it(seeds: int, spread: float) -> None:
+    """Of skewed numbers above 1, as losses are."""
+    rng = np.random.default_rng(1)
+
+    def draw() -> stats.Estimate:
+        return stats.average(rng.exponential(2, 200) + rng.normal(0, spread, (seeds, 1)), ONE)
+
+    assert 0.92 <= covered(2, draw) <= 0.985
+
+
+def test_what_has_no_interval() -> None:
+    """One example, examples that are all equal, and what is a mean by its formula only."""
+    x = np.array([[1.0, 3.0], [2.0, 4.0]])
+    found = [stats.average(x[:, :1], np.zeros(1)), stats.average(np.full((2, 9), 1.5), np.zeros(9))]
+    found.append(stats.point(x, np.zeros(2)))
+    assert [e.value for e in found] == [1.5, 1.5, 2.5]
+    assert all(np.isnan([e.low, e.high]).all() for e in found)

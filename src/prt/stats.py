@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-METRICS = ("top1", "mean_per_class_recall")  # of a classification, as in :func:`strata`
+METRICS = ("top1", "mean_per_class_recall")  # accuracies of a classification, as in :func:`strata`
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval."""
+    """A mean with its 95 % interval; NaN where there is none."""
 
     value: float
     low: float
@@ -69,6 +69,23 @@ def share(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
     parts = [(seeds * n**2, len(x) - 1.0), (examples * n * (n - 1) + added, np.inf)]
     variance, freedom = _sum(parts)
     return wilson(value, n * (n + 4) * more * (1 - more) / variance, _quantile(freedom))
+
+
+def average(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
+    """Mean of any numbers, ``x`` (N,) or (S, N) of S seeds, over the groups (N,), with Student's interval.
+
+    Numbers that do not differ at all say nothing of how far others would: then there is no interval (NaN).
+    """
+    x = np.atleast_2d(x)
+    value, seeds, examples, freedom = _variances(x, groups)
+    variance, freedom = _sum([(seeds, len(x) - 1.0), (examples, freedom)])
+    half = _quantile(freedom) * np.sqrt(variance) if len(groups) > 1 and np.ptp(x) > 0 else np.nan
+    return Estimate(value, value - half, value + half)
+
+
+def point(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
+    """The mean as in :func:`average`, without an interval (NaN): of what is a mean by its formula only."""
+    return Estimate(float(np.mean(mean(x, groups))), np.nan, np.nan)
 
 
 def difference(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Difference:

@@ -76,10 +76,10 @@ def _rows(variant: Cell, seeds: Seeds) -> Iterator[tuple[dict[str, Any], str]]:
         measures = {seed: result.measures[metric] for seed, result in seeds.items()}
         n = {"n": len(first.measures[metric].values)}
         for seed, measure in measures.items():
-            yield here | {"seed": seed} | vars(stats.share(measure.values, measure.groups)) | n, "transfer"
+            yield here | {"seed": seed} | vars(measure.interval(measure.values, measure.groups)) | n, "transfer"
         x, groups = _stacked(list(measures.values()))
         spread = {"std": stats.spread(x, groups), "seeds": len(seeds)}
-        yield here | vars(stats.share(x, groups)) | spread | n, "summary"
+        yield here | vars(first.measures[metric].interval(x, groups)) | spread | n, "summary"
 
 
 def _stacked(measures: Sequence[Measure]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from helpers.scores import scores
+from scipy.stats import ttest_1samp
+from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from prt.cell import Cell
+from prt.classification import calibration_gap
 from prt.errors import InputError
 from prt.methods import METHODS
 from prt.scores import Scores
@@ -105,13 +108,22 @@ def test_every_cell(files: list[Path], tmp_path: Path) -> None:
         recall = rows[rows.metric == "mean_per_class_recall"].value
         assert top1.tolist() == pytest.approx([hit.mean()])
         assert recall.tolist() == pytest.approx([np.mean([hit[truth == c].mean() for c in range(4)])])
+        # Of a reward alone, too: its own predictions are softmax(r).
+        log_probs = torch.log_softmax(torch.from_numpy(matrix), -1)
+        assert rows[rows.metric == "nll"].value.tolist() == pytest.approx([log_loss(truth, log_probs.exp().numpy())])
+        error = calibration_gap(log_probs, torch.from_numpy(truth)).mean().item()
+        assert rows[rows.metric == "ece"].value.tolist() == pytest.approx([error])
     assert set(table.method) == set(METHODS_HERE)
     assert table.headline.eq(table.metric.eq("top1")).all()
     assert not table.lora.any()
     alone = table[table.method == "pretrained"]
     assert alone.seed.isna().all()
-    assert len(alone) == 2 * 2  # a row for each target and metric
-    assert (table.low <= table.value).all() and (table.value <= table.high).all()
+    assert set(table.metric) == {"top1", "mean_per_class_recall", "nll", "ece"}  # four labels: no top-5
+    assert len(alone) == 2 * 4  # a row for each target and metric
+    bounded = table.metric != "ece"
+    assert (table.low <= table.value)[bounded].all() and (table.value <= table.high)[bounded].all()
+    assert table[~bounded][["low", "high"]].isna().all(axis=None)
+    assert set(comparison.metric) == {"top1"}
     assert not table.duplicated(["source", "target", "method", "alpha", "strength", "seed", "metric"]).any()
     means = table.groupby(["target", "method", "alpha", "strength", "metric"], dropna=False).value.mean()
     keys = ["target", "method", "alpha", "strength", "metric"]
@@ -132,6 +144,23 @@ def test_every_cell(files: list[Path], tmp_path: Path) -> None:
     assert comparison.p_holm.min() == pytest.approx(min(1, len(comparison) * comparison.p.min()))
     assert (theory[theory.target == "old"][["epsilon", "bound", "kl"]] == 0).all(axis=None)
     assert (theory.kl <= theory.C.max() * theory.epsilon + 1e-12).all()
+
+
+def test_top_5_where_there_are_more_labels(tmp_path: Path) -> None:
+    """And the interval of the likelihood, which is no share: Student's over the examples."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 6, (N,), generator=generator)
+    values = torch.log_softmax(torch.randn(N, 6, generator=generator), -1)
+    file = tmp_path / "six.safetensors"
+    alone = {"method": "pretrained", "seed": None, "alpha": None, "kind": "log_probs", "classes": list("abcdef")}
+    scores(values=values, labels=labels, **alone).save(file)
+    cell = Cell(dataset="digits", source="vit", target="vit", method="pretrained")
+    table = tables([cell], Scored([file]).result).transfer.set_index("metric")
+    assert list(table.index) == ["top1", "top5", "mean_per_class_recall", "nll", "ece"]
+    assert table.value["top5"] == pytest.approx(top_k_accuracy_score(labels, values, k=5, labels=range(6)))
+    assert list(table.index[table.headline]) == ["top1"]
+    expected = ttest_1samp(-values.double().gather(1, labels[:, None])[:, 0], 0).confidence_interval(0.95)
+    assert table.loc["nll", ["low", "high"]].tolist() == pytest.approx([expected.low, expected.high])
 
 
 def test_on_the_source_itself_eft_is_the_fine_tuned_model(files: list[Path]) -> None:

@@ -58,7 +58,9 @@ def test_everything_is_made(finished: Path, small: Config) -> None:
     assert clean[clean.method == "pretrained"].seed.isna().all()
     assert set(transfer[transfer.dataset == "digits"].n) == {500}
     assert set(table(finished, "validation").n) == {200, 500}
-    assert transfer.value.between(0, 1).all()
+    assert set(transfer.metric) == {"top1", "top5", "mean_per_class_recall", "nll", "ece"}
+    assert transfer[transfer.metric != "nll"].value.between(0, 1).all()
+    assert (transfer.value >= 0).all()
     assert list(table(finished, "summary").columns) == SUMMARY
     assert list(table(finished, "comparison").columns) == COMPARISON
     curves = pd.read_csv(finished / "results" / "demo" / "figures" / "figure6a.csv")

@@ -1,4 +1,4 @@
-"""Every cell of every vision table, from cached scores: a sum of a few matrices and an argmax."""
+"""Every cell of every vision table, from cached scores: a sum of a few matrices and what is measured of it."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from prt import combine, stats, theory
+from prt import classification, combine, stats, theory
 from prt.cell import Cell
 from prt.errors import InputError
 from prt.methods import REWARDS, Network, method
@@ -38,8 +38,6 @@ class Scored:
         self._any = next(iter(self._scores.values()))
         for s in self._scores.values():
             check_same_examples(self._any, s)
-        self._labels = self._any.labels.numpy()
-        self._strata = {metric: stats.strata(self._labels, metric) for metric in stats.METRICS}
         self._result = cache(self._computed)
 
     def network(self, cell: Cell, network: Network) -> Tensor:
@@ -68,7 +66,11 @@ class Scored:
         return combine.prt(base, added, [strength * sign for sign, _ in of.added])
 
     def result(self, cell: Cell) -> Result:
-        """Accuracy of a cell, top-1 and mean per-class recall: right or wrong for each example.
+        """What is measured of a cell, for each example.
+
+        Accuracies, shares of 1: ``top1``, the headline; ``top5``, where there are more than five labels;
+        ``mean_per_class_recall``. Calibration: ``nll``, the negative log-likelihood in nats; ``ece``, the expected
+        calibration error.
 
         Raises:
             InputError: if scores are missing.
@@ -76,8 +78,16 @@ class Scored:
         return self._result(cell.clean())
 
     def _computed(self, cell: Cell) -> Result:
-        hit = (self.predicted(cell).argmax(-1).numpy() == self._labels).astype(float)
-        return Result(stats.METRICS[0], {metric: Measure(hit, groups) for metric, groups in self._strata.items()})
+        scores, labels = self.predicted(cell), self._any.labels
+        log_probs, rank = combine.log_probs(scores), classification.rank(scores, labels)
+        right = (rank == 0).double().numpy()
+        measures = {"top1": Measure.plain(right)}
+        if scores.shape[1] > 5:
+            measures["top5"] = Measure.plain((rank < 5).double().numpy())
+        measures["mean_per_class_recall"] = Measure(right, labels.numpy())
+        measures["nll"] = Measure.plain(classification.nll(log_probs, labels).numpy(), stats.average)
+        measures["ece"] = Measure.plain(classification.calibration_gap(log_probs, labels).numpy(), stats.point)
+        return Result("top1", measures)
 
     def theory(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """Proposition 3.2's quantities of every reward on every target, in nats, as means over the examples."""
