@@ -2,6 +2,7 @@
 
 import multiprocessing
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -82,6 +83,23 @@ def forget_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def timed(step: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Time and launch time of a call in ms."""
+    if device.type == "cpu":
+        clock = time.perf_counter()
+        step()
+        return 1000 * (time.perf_counter() - clock), 0.0
+    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)  # the queue is empty, so that launching waits for nothing
+    began.record()
+    clock = time.perf_counter()
+    step()
+    launch = 1000 * (time.perf_counter() - clock)
+    ended.record()
+    torch.cuda.synchronize(device)
+    return began.elapsed_time(ended), launch
 
 
 def device_name(device: torch.device) -> str:

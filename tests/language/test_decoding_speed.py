@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTr
 
 from prt.errors import InputError
 from prt.language import decoding_speed as benchmark
-from prt.language.decoding_runs import PROMPT, bytes_read, prompt
+from prt.language.decoding_runs import PROMPT, _reached, bytes_read, prompt
 from prt.language.decoding_speed import Pair, bytes_moved, decoding
 from prt.language.models import load, load_tokenizer
 from prt.language.reward import save_tuned, weights_hash
@@ -130,6 +131,27 @@ def test_the_bound_is_bytes_over_bandwidth(table: pd.DataFrame) -> None:
         assert bounds[supposed] == pytest.approx((target + 8 * source) / 4.2)
         assert accepted[supposed] == 0.8
         assert values(table, "tokens_per_target_forward")[supposed] == pytest.approx(4.2)
+
+
+def test_bounds_above_a_measurement_are_not_given(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is enough: all are of one bandwidth. Measured in this process, to save time."""
+    monkeypatch.setattr(benchmark, "in_own_process", lambda _, name, *arguments: resolve_name(name)(*arguments))
+    plainly = benchmark.bytes_moved
+    monkeypatch.setattr(
+        benchmark, "bytes_moved", lambda method, *rest: 1e15 if method == "eft" else plainly(method, *rest)
+    )
+    pair = Pair("small", str(folders / "source"), "big", str(folders / "target"))
+    table = decoding([pair], 4, 16, 1, "fp32", CPU, compiled=False)
+    assert set(table["quantity"]) >= {"time_per_token", "peak_memory"}
+    assert "bytes_bound" not in set(table["quantity"])
+    assert "no bounds are given: some tokens were faster" in capsys.readouterr().err
+
+
+def test_bandwidth_of_what_a_cache_holds() -> None:
+    """Is that of the cache, which is faster than the memory: else the bound of a small model were none."""
+    assert max(_reached(CPU, 2**20) for _ in range(3)) > _reached(CPU, 2**28)
 
 
 def test_the_time_of_a_round_where_nothing_is_accepted(table: pd.DataFrame) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from helpers.made_up import read_sheet
 
 from prt.errors import InputError
-from prt.figures.costs_table import draw
+from prt.figures.costs_table import draw, figure
 from prt.profiling import in_own_process
-from prt.vision import speed
+from prt.vision import peak, speed
 
 CPU = torch.device("cpu")
 
@@ -45,12 +46,12 @@ def test_the_backward_pass_costs_two_forward_passes_but_for_the_image(model: str
 def test_the_bound_of_an_a100() -> None:
     """The paper's 3.52 ms for 128 images through ViT-B-16 are less than a quarter of it."""
     network = speed.count("ViT-B-16", 128, backward=False)
-    bound = speed._bound([network], "bf16", torch.device("cuda"), speed.A100)
+    bound = speed._bound([network], "bf16", torch.device("cuda"), peak.A100)
     assert bound == pytest.approx(128 * vit_flops() / 312e12 * 1000)
     assert bound > 4 * 3.52
     # Float32 convolutions run on TF32 units, unless torch is told otherwise.
     mixed = 1000 * (network["convolutions"] / 156e12 + network["rest"] / 19.5e12)
-    assert speed._bound([network], "fp32", torch.device("cuda"), speed.A100) == pytest.approx(mixed)
+    assert speed._bound([network], "fp32", torch.device("cuda"), peak.A100) == pytest.approx(mixed)
     assert speed._bound([network] * 2, "fp32", CPU, {"fp32": 1e12}) == pytest.approx(2 * 128 * vit_flops() / 1e9)
 
 
@@ -145,13 +146,42 @@ def test_a_precision_that_cannot_be() -> None:
         speed.training({"a": "RN50"}, 1, CPU, "bf61", 1)
 
 
-@pytest.mark.parametrize(("precision", "kinds"), [("fp32", {"fp32"}), ("bf16", {"bf16"}), ("fp16", {"bf16"})])
+@pytest.mark.parametrize(
+    ("precision", "kinds"), [("fp32", {"fp32"}), ("bf16", {"fp32", "bf16"}), ("fp16", {"fp32", "bf16"})]
+)
 def test_the_peak_is_measured_for_what_is_computed_in_only(precision: str, kinds: set[str]) -> None:
     """A product in bf16 takes a processor without units for it seconds."""
-    facts, reach = speed._about(CPU, {precision})
+    facts, peaks = speed._about(CPU, {precision})
     assert facts["peak_from"] == "matmul"
-    assert set(reach) == kinds
-    assert all(flops > 1e8 for flops in reach.values())
+    assert set(peaks) == kinds
+    assert all(flops > 1e8 for flops in peaks.values())
+
+
+def test_a_processor_slow_in_bf16_has_the_peak_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could have computed in float32: its bf16 networks, which do in part, were below the bound of the product."""
+    monkeypatch.setattr(peak, "_attained", lambda device, kind: {"fp32": 9e10, "bf16": 1e9}[kind])
+    assert peak.reach(CPU, {"fp32", "bf16"}) == ("matmul", {"fp32": 9e10, "bf16": 9e10})
+    monkeypatch.setattr(peak, "_attained", lambda device, kind: {"fp32": 9e10, "bf16": 4e11}[kind])
+    assert peak.reach(CPU, {"bf16"}) == ("matmul", {"fp32": 9e10, "bf16": 4e11})
+
+
+def test_a_bound_above_a_measurement_is_not_given(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor any other in its precision: they are of one peak, which was none. In this process, to save time."""
+    monkeypatch.setattr(speed, "in_own_process", lambda _, measure, *arguments: measure(*arguments))
+    bounds = iter([1e9, *[1e-3] * 20])  # of the first batch, in float32
+    monkeypatch.setattr(speed, "_bound", lambda *_: next(bounds))
+    pair = dict.fromkeys("ab", f"local-dir:{backbone}")
+    table = speed.inference(pair, [("a", "b")], 2, CPU, 1, False)
+    assert set(table.loc[table["quantity"] == "flop_bound", "precision"]) == {"bf16"}
+    assert set(table.loc[table["quantity"] == "time_per_batch", "precision"]) == {"fp32", "bf16"}
+    assert "fp32 without a bound: some batch was faster than it" in capsys.readouterr().err
+    monkeypatch.setattr(speed, "_bound", lambda *_: 1e9)
+    table = speed.training({"tiny": f"local-dir:{backbone}"}, 2, CPU, "fp32", 1)
+    draw(table, stem=tmp_path / "table1")
+    texts = [text for line in read_sheet(figure(table)) for text in line]
+    assert not [text for text in texts if "bound" in text]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

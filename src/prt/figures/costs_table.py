@@ -58,12 +58,13 @@ def figure(rows: pd.DataFrame) -> Figure:
         lines.append((list(map(str, key)), [_cell(cells, quantity) for cells in by_method for quantity in quantities]))
     columns = [f"{QUANTITIES[quantity]} ({units[quantity]})" for quantity in quantities]
     one = rows.iloc[0]
-    speed = {"datasheet": "its data sheet's peak", "matmul": "the speed of a large matrix product"}[one["peak_from"]]
+    speed = {"datasheet": "its data sheet's peak", "matmul": "the fastest product of matrices"}[one["peak_from"]]
+    foot = f"batch {one['batch']}; {one['device']}; torch {one['torch']}"
     return sheet(
         [titles.get(name, name) for name in names],
         [(short(method), columns) for method in methods],
         lines,
-        f"batch {one['batch']}; {one['device']}; torch {one['torch']}; bound: FLOPs at {speed}",
+        foot + (f"; bound: FLOPs at {speed}" if "flop_bound" in quantities else ""),
     )
 
 

@@ -84,9 +84,10 @@ def figure(rows: pd.DataFrame) -> Figure:
     foot = (
         f"{one['device']}; {one['precision']}; torch {one['torch']}; "
         f"{one['weights']} weights; prompt of {one['prompt_tokens']} tokens, "
-        f"{one['new_tokens']} new ones, {one['repeats']} repeats; speed: relative to the target alone; "
-        "bound: the bytes that a token must move, at the device's bandwidth"
+        f"{one['new_tokens']} new ones, {one['repeats']} repeats; speed: relative to the target alone"
     )
+    if "bytes_bound" in quantities:
+        foot += "; bound: the bytes that a token must move, at the device's bandwidth"
     return sheet(["source", "target", "method", "variant"], columns, lines, foot)
 
 

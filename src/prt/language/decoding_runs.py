@@ -11,7 +11,7 @@ The prompt is a text, since what is drafted in speculative decoding depends on i
 import time
 from collections.abc import Sequence
 from functools import partial
-from math import ceil
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,16 @@ BANDWIDTH = {
 }
 
 
-def about(device: torch.device) -> tuple[str, float, str]:
-    """On what is measured; the bytes per second of its memory, and whether a data sheet or a measurement says so."""
+def about(device: torch.device, least: int) -> tuple[str, float, str]:
+    """On what is measured; the bytes per second of its memory, and whether a data sheet or a measurement says so.
+
+    ``least`` are the bytes of the smallest step: a cache that holds them is faster than the memory.
+    """
     start(device)
     name = device_name(device)
     if name in BANDWIDTH:
         return name, BANDWIDTH[name], "datasheet"
-    return name, _reached(device), "measured"
+    return name, _reached(device, least), "measured"
 
 
 def sizes(pair: Pair, precision: str, prompt_tokens: int, new_tokens: int) -> tuple[int, int]:
@@ -205,13 +208,13 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _reached(device: torch.device) -> float:
-    """Bytes per second of memory larger than any cache: the best of a few copies and products with a vector."""
-    size = 16384 if device.type == "cuda" else 8192
+def _reached(device: torch.device, least: int) -> float:
+    """Bytes per second of so many bytes, or of more than any cache: the best of copies and products with a vector."""
+    size = min(16384 if device.type == "cuda" else 8192, max(256, isqrt(least // 4)))
     here, vector = torch.ones(size, size, device=device), torch.ones(size, device=device)
     there, speeds = torch.empty_like(here), []
     for count, work in ((2, partial(there.copy_, here)), (1, partial(torch.mv, here, vector))):
-        for _ in range(4):
+        for _ in range(10):
             _synchronise(device)
             clock = time.perf_counter()
             work()

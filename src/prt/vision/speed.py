@@ -12,7 +12,6 @@ paper's times of Table 2 are shorter than its card could have finished the work 
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -32,13 +31,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from prt import combine
 from prt.atomic import read_json
 from prt.errors import known
-from prt.profiling import check, device_name, forget_peak, in_own_process, memory, start
+from prt.profiling import check, device_name, forget_peak, in_own_process, memory, start, timed
 from prt.progress import progress
 from prt.recipe import PRECISIONS, Precision, Recipe
 from prt.training import autocast, optimizer_of
 from prt.vision.backbones import CONFIG, Classifier, build_tower
 from prt.vision.clip import open_clip
 from prt.vision.fused import Fused
+from prt.vision.peak import reach
 from prt.vision.score import frozen
 from prt.vision.tune import loss_of
 
@@ -52,19 +52,6 @@ MEASURES = ("channels_last", "bf16", "shared input", "streams")  # and last, whe
 NEED_SEVERAL = ("shared input", "streams")
 TRAINING = ("ft", "prt", "prt_cached")
 COMBINED: dict[str, Callable[..., Tensor]] = {"ft": combine.log_probs, "eft": combine.eft, "prt": combine.prt}
-
-# Dense peak in FLOP/s of tensor cores (bf16, tf32) and of plain float32, from NVIDIA's "A100 Tensor Core GPU" data
-# sheet and "H100 Tensor Core GPU Architecture" white paper (SXM); the H200's data sheet has the H100's numbers.
-A100 = {"bf16": 312e12, "tf32": 156e12, "fp32": 19.5e12}
-H100 = {"bf16": 989.4e12, "tf32": 494.7e12, "fp32": 66.9e12}
-PEAKS = {
-    "NVIDIA A100-SXM4-40GB": A100,
-    "NVIDIA A100-SXM4-80GB": A100,
-    "NVIDIA A100-PCIE-40GB": A100,
-    "NVIDIA A100 80GB PCIe": A100,
-    "NVIDIA H100 80GB HBM3": H100,
-    "NVIDIA H200": H100,
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +77,8 @@ def training(
         repeats: iterations that are counted.
 
     Returns:
-        A row for each method and quantity: mean, standard deviation, median and quartiles over the repeats.
+        A row for each method and quantity: mean, standard deviation, median and quartiles over the repeats. There is
+        no bound in a precision in which a batch was faster than its bound: the peak was none.
 
     Raises:
         InputError: for an unknown architecture or precision, a batch that does not fit, or numbers below one.
@@ -98,17 +86,21 @@ def training(
     known(precision, PRECISIONS, "precision")
     check({"batch": batch, "number of repeats": repeats}, device)
     counts = {name: (count(spec, batch, backward=False), count(spec, batch)) for name, spec in models.items()}
-    recipe, rows = Recipe(batch=batch, precision=precision), []
-    facts, reach = in_own_process(_too_large(batch), _about, device, {precision})
+    recipe = Recipe(batch=batch, precision=precision)
+    rows: list[list[Any]] = []
+    refuted: set[str] = set()
+    facts, peaks = in_own_process(_too_large(batch), _about, device, {precision})
     with progress("benchmark training", len(models) * len(TRAINING), "measurement") as bar:
         for (name, spec), method in product(models.items(), TRAINING):
             measured = in_own_process(_too_large(batch), _train, spec, method, recipe, device, repeats)
             forward, whole = counts[name]
-            bound = _bound([whole, forward] if method == "prt" else [whole], precision, device, reach)
+            bound = _bound([whole, forward] if method == "prt" else [whole], precision, device, peaks)
             place = ["table1", name, None, method, None, batch, precision]
             rows += _rows(place, measured, bound)
+            if min(measured.times) < bound:
+                refuted.add(precision)
             bar.update()
-    return _table(rows, facts)
+    return _table(rows, facts, refuted)
 
 
 def inference(
@@ -146,12 +138,13 @@ def inference(
     elif compiled:
         measures.append("compile")
     counts = {name: count(spec, batch, backward=False) for name, spec in models.items()}
-    facts, reach = in_own_process(_too_large(batch), _about, device, {"fp32", "bf16"})
+    facts, peaks = in_own_process(_too_large(batch), _about, device, {"fp32", "bf16"})
     jobs = []
     for pair, method in product(pairs, COMBINED):
         possible = [m for m in measures if method != "ft" or m not in NEED_SEVERAL]
         jobs += [(pair, method, possible[:n]) for n in range(len(possible) + 1)]
-    rows = []
+    rows: list[list[Any]] = []
+    refuted: set[str] = set()
     with progress("benchmark inference", len(jobs), "measurement") as bar:
         for (source, target), method, switched_on in jobs:
             networks = [target] + [source] * {"ft": 0, "eft": 2, "prt": 1}[method]
@@ -159,10 +152,12 @@ def inference(
             measured = in_own_process(_too_large(batch), _infer, specs, method, switched_on, batch, device, repeats)
             precision = "bf16" if "bf16" in switched_on else "fp32"
             variant = f"+ {switched_on[-1]}" if switched_on else "baseline"
-            bound = _bound([counts[name] for name in networks], precision, device, reach)
+            bound = _bound([counts[name] for name in networks], precision, device, peaks)
             rows += _rows(["table2", source, target, method, variant, batch, precision], measured, bound)
+            if min(measured.times) < bound:
+                refuted.add(precision)
             bar.update()
-    return _table(rows, facts)
+    return _table(rows, facts, refuted)
 
 
 def architecture(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -294,55 +289,18 @@ def _measure(step: Callable[[], object], device: torch.device, repeats: int, bef
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     forget_peak(device)
-    times, launches = zip(*[_timed(step, device) for _ in range(repeats)], strict=True)
+    times, launches = zip(*[timed(step, device) for _ in range(repeats)], strict=True)
     return Measured(list(times), list(launches) if device.type == "cuda" else [], memory(device, peak=True) - before)
 
 
-def _timed(step: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Time and launch time of a call in ms."""
-    if device.type == "cpu":
-        clock = time.perf_counter()
-        step()
-        return 1000 * (time.perf_counter() - clock), 0.0
-    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize(device)  # the queue is empty, so that launching waits for nothing
-    began.record()
-    clock = time.perf_counter()
-    step()
-    launch = 1000 * (time.perf_counter() - clock)
-    ended.record()
-    torch.cuda.synchronize(device)
-    return began.elapsed_time(ended), launch
-
-
 def _about(device: torch.device, precisions: set[str]) -> tuple[dict[str, str], dict[str, float]]:
-    """On what is measured, and its peak FLOP/s in ``precisions``: a data sheet's, or that of a large product here."""
+    """On what is measured, and its peak FLOP/s in ``precisions``."""
     start(device)
-    name = device_name(device)
-    facts = {"device": name, "torch": torch.__version__}
-    if name in PEAKS:
-        return {"peak_from": "datasheet"} | facts, PEAKS[name]
-    return {"peak_from": "matmul"} | facts, {kind: _attained(device, kind) for kind in _units(device, precisions)}
+    origin, peaks = reach(device, precisions)
+    return {"peak_from": origin, "device": device_name(device), "torch": torch.__version__}, peaks
 
 
-def _units(device: torch.device, precisions: set[str]) -> set[str]:
-    """What computes in ``precisions``: tensor cores do both kinds of half precision, and may do float32 (TF32)."""
-    kinds = {"bf16" if precision == "fp16" else precision for precision in precisions}
-    return kinds | ({"tf32"} if device.type == "cuda" and "fp32" in kinds else set())
-
-
-def _attained(device: torch.device, kind: str) -> float:
-    """FLOP/s of a product of two large matrices, the best within a second: one may take longer than that."""
-    size = 8192 if device.type == "cuda" else 1536
-    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
-    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if kind == "bf16" else torch.float32)
-    end, times = time.monotonic() + 1, list[float]()
-    while not times or time.monotonic() < end:
-        times.append(_timed(lambda: torch.mm(matrix, matrix), device)[0])
-    return 2 * size**3 / (min(times) / 1000)
-
-
-def _bound(networks: Sequence[dict[str, int]], precision: str, device: torch.device, reach: dict[str, float]) -> float:
+def _bound(networks: Sequence[dict[str, int]], precision: str, device: torch.device, peaks: dict[str, float]) -> float:
     """The least time in ms that the device needs for the FLOPs of ``networks``, were it never idle."""
     gpu = precision == "fp32" and device.type == "cuda"
     precision = "bf16" if precision == "fp16" else precision  # tensor cores do both at one speed
@@ -351,7 +309,7 @@ def _bound(networks: Sequence[dict[str, int]], precision: str, device: torch.dev
         "convolutions": "tf32" if gpu and torch.backends.cudnn.allow_tf32 else precision,
         "rest": "tf32" if gpu and torch.backends.cuda.matmul.allow_tf32 else precision,
     }
-    return 1000 * sum(flops / reach[kinds[kind]] for network in networks for kind, flops in network.items())
+    return 1000 * sum(flops / peaks[kinds[kind]] for network in networks for kind, flops in network.items())
 
 
 def _rows(place: list[Any], measured: Measured, bound: float) -> list[list[Any]]:
@@ -371,5 +329,9 @@ def _rows(place: list[Any], measured: Measured, bound: float) -> list[list[Any]]
     return rows
 
 
-def _table(rows: list[list[Any]], facts: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=COLUMNS).assign(**facts)
+def _table(rows: list[list[Any]], facts: dict[str, str], refuted: set[str]) -> pd.DataFrame:
+    """All rows but the bounds in a precision in which something was faster than its own: they bound nothing."""
+    table = pd.DataFrame(rows, columns=COLUMNS).assign(**facts)
+    if refuted:
+        print(f"{' and '.join(sorted(refuted))} without a bound: some batch was faster than it.", file=sys.stderr)
+    return table[~(table["quantity"].eq("flop_bound") & table["precision"].isin(refuted))]
