@@ -191,7 +191,6 @@ def test_damaged_rewards(reward: Path) -> None:
 def test_bad_images(prt: Prt, reward: Path, backbone: Path, tmp_path: Path) -> None:
     arguments = ["predict", "--reward", reward, "--target", backbone]
     assert "none.png does not exist" in prt(*arguments, tmp_path / "none.png")[2]
-    assert f"{tmp_path} is a folder, not an image" in prt(*arguments, tmp_path)[2]
     (tmp_path / "bad.png").write_bytes(b"\x89PNG half")
     code, out, complaint = prt(*arguments, tmp_path / "bad.png")
     assert (code, out) == (1, "")

@@ -1,6 +1,8 @@
 """Using a reward: predictions of images, and text."""
 
 import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +17,12 @@ Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     reward: Annotated[Path, typer.Option(help="Folder of a tuned reward.")],
     target: Annotated[str, typer.Option(help="MODEL/TAG, MODEL/CHECKPOINT or local-dir:FOLDER.")],
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Image files, folders of images, and - for paths on standard input.")
+    ] = None,
+    lists: Annotated[list[Path], typer.Option("--list", help="A file with a path a line; may be repeated.")] = [],  # noqa: B006
     head: Annotated[
         Path | None, typer.Option(help="The target's zero-shot head; default: made of the reward's labels.")
     ] = None,
@@ -27,32 +32,45 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Predict with a reward put on a target."""
+    """Predict with a reward put on a target; answers are printed as they come, what could not be read at the end."""
+    from prt.progress import progress
+    from prt.vision import inputs
     from prt.vision.predict import load_reward
+    from prt.vision.score import BATCH
 
     begin()
-    model = load_reward(reward, device_of(device)).on(target, head, strength)
-    views = dict(zip(("with_reward", "without_reward"), model.both(images), strict=True))
-    if not without:
-        del views["without_reward"]
-    result: list[dict[str, Any]] = []
-    for i, image in enumerate(images):
-        entry: dict[str, Any] = {"image": str(image)}
-        for view, probabilities in views.items():
-            best = probabilities[i].topk(min(top, len(model.reward.classes)))
-            entry[view] = [
-                {"label": model.reward.classes[label], "probability": p}
-                for p, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            ]
-        result.append(entry)
-    if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
-        return
-    for entry in result:
-        print(entry["image"])
-        for view in views:
-            line = "  ".join(f"{x['label']} {x['probability']:.3f}" for x in entry[view])
-            print(f"  {view.replace('_', ' '):15}{line}")
+    loaded = load_reward(reward, device_of(device))
+    names = inputs.named(images or [], lists)
+    model = loaded.on(target, head, strength)
+    failed: dict[str, str] = {}  # name → sentence
+    files = inputs.files_of(names, failed)
+    long = len(files) > BATCH and not sys.stdout.isatty()  # else the answers show how far it is
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files need not be text
+    shown = ("with_reward", "without_reward")[: 2 if without else 1]
+    count = 0
+    with progress("predict", len(files), "image") if long else nullcontext() as bar:
+        for image, views in model.each(inputs.pictures(files, failed)):
+            entry: dict[str, Any] = {"image": image}
+            for view, probabilities in zip(shown, views, strict=False):
+                best = probabilities.topk(min(top, len(model.reward.classes)))
+                entry[view] = [
+                    {"label": model.reward.classes[label], "probability": p}
+                    for p, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                ]
+            if as_json:  # one list, of which a line can be read as soon as it is there
+                print(",\n" if count else "[\n", json.dumps(entry, ensure_ascii=False), sep="", end="", flush=True)
+            else:
+                print(image)
+                for view in shown:
+                    line = "  ".join(f"{x['label']} {x['probability']:.3f}" for x in entry[view])
+                    print(f"  {view.replace('_', ' '):15}{line}", flush=True)
+            count += 1
+            if bar is not None:
+                bar.update()
+    if as_json and count:
+        print("\n]")
+    if failed:
+        inputs.tell(failed, count)
 
 
 def generate(

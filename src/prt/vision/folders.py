@@ -39,7 +39,7 @@ def find_folder(top: Path) -> Found:
     left: dict[str, list[Path]] = {"beside the class folders": [], "that are no pictures": []}
     beside, others = left.values()
     for folder in {top, *folders.values()}:
-        beside += [entry for entry in _entries(folder) if not entry.is_dir()]
+        beside += [entry for entry in entries(folder) if not entry.is_dir()]
     names = {split: [entry.name for entry in _folders(folder)] for split, folder in folders.items()}
     for split, own in names.items():
         if not own and split != "all":
@@ -53,7 +53,7 @@ def find_folder(top: Path) -> Found:
         labels: list[int] = []
         for label, class_name in enumerate(classes):
             inside = _files(folder / class_name, (top.resolve(), folder.resolve()))
-            here = {file: _is_picture(file) for file in sorted(inside)}
+            here = {file: is_picture(file) for file in sorted(inside)}
             others.extend(file for file, is_picture in here.items() if not is_picture)
             pictures = [file for file, is_picture in here.items() if is_picture]
             if not pictures:
@@ -66,7 +66,7 @@ def find_folder(top: Path) -> Found:
 
     parts = {split: part(folder) for split, folder in folders.items()}
     unread = [
-        f"{len(files)} {where} ({_listed([str(file.relative_to(top)) for file in sorted(files)])})"
+        f"{len(files)} {where} ({listed([str(file.relative_to(top)) for file in sorted(files)])})"
         for where, files in left.items()
         if files
     ]
@@ -83,7 +83,7 @@ def _splits(top: Path) -> dict[str, Path]:
     if found and others:
         raise InputError(
             f"the image folder {top} has folders of splits ({', '.join(found.values())}) beside others "
-            f"({_listed(others)}); take the others away, or if all are classes, put them into {top / 'train'}."
+            f"({listed(others)}); take the others away, or if all are classes, put them into {top / 'train'}."
         )
     words = [{word.lower() for word in re.findall(r"[A-Z]?[a-z]+", name)} for name in names]
     if not found and any("train" in own for own in words) and all(any(map(split_of, own)) for own in words):
@@ -96,16 +96,21 @@ def _splits(top: Path) -> dict[str, Path]:
     return {split: top / name for split, name in found.items()} or {"all": top}
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, in order, without what is no data at any level.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     try:
-        entries = sorted(folder.iterdir())
+        found = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read ({error.strerror}); mend its permissions.") from None
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in LEFT_BEHIND]
+    return [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in LEFT_BEHIND]
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
+    return [entry for entry in entries(folder) if entry.is_dir()]
 
 
 def _files(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
@@ -114,7 +119,7 @@ def _files(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
         return
     if (real := folder.resolve()) in around:
         raise InputError(f"the link {folder} leads back to {real}, which it lies in; remove it.")
-    for entry in _entries(folder):
+    for entry in entries(folder):
         if not entry.is_dir():
             yield entry
         elif split_of(entry.name):
@@ -126,7 +131,7 @@ def _files(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
             yield from _files(entry, (*around, real))
 
 
-def _is_picture(file: Path) -> bool:
+def is_picture(file: Path) -> bool:
     """By its suffix, else by its beginning; a pipe or a device is none, and not opened."""
     if file.suffix.lower() in _suffixes():  # then a link to nowhere or a broken picture is not left out, but refused
         return file.is_file() or not file.exists()
@@ -149,9 +154,10 @@ def _layout(top: Path) -> str:
     names = [entry.name for entry in _folders(top)]
     if len(names) == 1:
         names += [f"{names[0]}/{entry.name}" for entry in _folders(top / names[0])]
-    return f"the folders {_listed(names)}" if names else "no folders"
+    return f"the folders {listed(names)}" if names else "no folders"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names for a message: the first few, and how many more."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

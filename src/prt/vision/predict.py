@@ -1,12 +1,14 @@
 """Using a portable reward: put it on any target and predict (Algorithm 2)."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from prt import combine, reward
@@ -17,9 +19,11 @@ from prt.scores import check_same_labels
 from prt.vision.backbones import Backbone, Classifier, build_tower, load_backbone, preprocess
 from prt.vision.fused import Fused
 from prt.vision.head import load_head, zero_shot_head
-from prt.vision.pictures import as_seen
+from prt.vision.inputs import picture
 from prt.vision.prepared import Manifest
 from prt.vision.score import BATCH, SCORED, Split, write_scores
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -75,33 +79,31 @@ class Rewarded:
         """
         return self.both(images)[0]
 
-    @torch.no_grad()
     def both(self, images: Sequence[str | Path]) -> tuple[Tensor, Tensor]:
         """Probabilities (N, L) of image files with the reward, and the target's own without it, on the CPU.
 
         Raises:
             InputError: if an image is missing or cannot be decoded.
         """
-        paths = [Path(image) for image in images]
-        for path in paths:
-            if path.is_dir():
-                raise InputError(f"{path} is a folder, not an image; name the images in it, as in {path / '*.png'}.")
-            if not path.is_file():
-                raise InputError(f"the image {path} does not exist; correct the path.")
+        views = [views for _, views in self.each((image, picture(image)) for image in images)]
+        with_reward, without = torch.stack(views, dim=1)
+        return with_reward, without
+
+    @torch.no_grad()
+    def each(self, pictures: Iterable[tuple[Name, Image.Image]]) -> Iterator[tuple[Name, Tensor]]:
+        """Probabilities (2, L) of named pictures, with the reward and without it, on the CPU, batch by batch."""
         device = self.target.head.device
         fused = Fused([self.target, self.reward.classifier])
         looks = [preprocess(c) for c in (self.preprocess_cfg, self.reward.manifest["backbone"]["preprocess_cfg"])]
         transforms = looks[:1] if str(looks[0]) == str(looks[1]) else looks
-        views = []
-        for start in range(0, len(paths), BATCH):
-            pictures = (as_seen(path.read_bytes(), str(path)) for path in paths[start : start + BATCH])
-            pixels = zip(*([transform(picture) for transform in transforms] for picture in pictures), strict=True)
-            batch = [torch.stack(rows).to(device) for rows in pixels]
+        seen = ((name, [transform(image) for transform in transforms]) for name, image in pictures)
+        while some := list(itertools.islice(seen, BATCH)):
+            names, pixels = zip(*some, strict=True)
+            batch = [torch.stack(rows).to(device) for rows in zip(*pixels, strict=True)]
             plain, rewards = fused([batch[0], batch[-1]])
             rewarded = combine.prt(plain, rewards, self.strength)
-            views.append(torch.stack([rewarded, combine.log_probs(plain)]).exp().cpu())
-        with_reward, without = torch.cat(views, dim=1)
-        return with_reward, without
+            views = torch.stack([rewarded, combine.log_probs(plain)], dim=1).exp().cpu()
+            yield from zip(names, views, strict=True)
 
 
 def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Reward:
