@@ -252,6 +252,75 @@ def test_refusals():
         PRT.model.generate(**ids(PROMPT), max_new_tokens=2, strength=2.0)
 
 
+@METHODS
+def test_the_loss_is_the_cross_entropy_of_the_equation(which):
+    inputs = ids(PROMPT)
+    tokens, labels = inputs["input_ids"], inputs["input_ids"].clone()
+    labels[0, :4] = -100
+    out = which.model(**inputs, labels=labels)
+    with torch.no_grad():
+        each = -reference(which, tokens)[0, :-1].gather(-1, tokens[0, 1:, None])[3:]
+    torch.testing.assert_close(out.loss, each.mean(), atol=1e-5, rtol=0)
+    plain = TARGET.model(**inputs, labels=labels).loss  # as transformers has it
+    torch.testing.assert_close(compose(TARGET, [(REWARD, 0.0)], "prt").model(**inputs, labels=labels).loss, plain)
+    assert which.model(**inputs, labels=labels, return_dict=False)[0].equal(out.loss)
+
+
+def test_what_a_composed_model_does_not_do_is_refused(tmp_path):
+    model, inputs = PRT.model, ids(PROMPT)
+    greedy = {"max_new_tokens": 2, "do_sample": False}
+    refused = {
+        "is not kept as one: keep its models, and compose them again": [
+            lambda: model.save_pretrained(tmp_path / "saved"),
+            lambda: model.push_to_hub("owner/name"),
+            lambda: type(model).from_pretrained(tmp_path),
+        ],
+        "has no embeddings of its own": [
+            lambda: model.resize_token_embeddings(40),
+            lambda: model.resize_position_embeddings(40),
+            lambda: model.get_input_embeddings(),
+            lambda: model.set_input_embeddings(torch.nn.Embedding(40, 32)),
+            lambda: model.set_output_embeddings(torch.nn.Linear(32, 40)),
+        ],
+        "takes no adapter: merge it": [lambda: model.add_adapter(None), lambda: model.load_adapter(tmp_path)],
+        "is not trained: tune a reward": [
+            lambda: model.train(),
+            lambda: model.gradient_checkpointing_enable(),
+            lambda: model.activation_checkpointing_enable(),
+        ],
+        "has no continuous batching: give": [
+            lambda: model.generate_batch([[2, 3]], max_new_tokens=2),
+            lambda: model.init_continuous_batching(),
+            lambda: model.generate(**inputs, cache_implementation="paged", **greedy),
+        ],
+        "does not take output_hidden_states: what belongs to one model": [
+            lambda: model(**inputs, output_hidden_states=True),
+            lambda: model.generate(**inputs, output_hidden_states=True, return_dict_in_generate=True, **greedy),
+        ],
+        "does not take output_attentions": [lambda: model(**inputs, output_attentions=True)],
+        "does not take inputs_embeds": [
+            lambda: model(inputs_embeds=torch.zeros(1, 3, 32)),
+            lambda: model.generate(inputs_embeds=torch.zeros(1, 3, 32), **greedy),
+        ],
+        "does not take is_causal": [lambda: model(**inputs, is_causal=False)],
+        "does not take num_items_in_batch": [lambda: model(**inputs, num_items_in_batch=3)],
+        "does not take strength": [lambda: model(**inputs, strength=2.0)],
+        "does not take a text without input_ids": [lambda: model()],
+        "has no layers of its own for assistant_early_exit": [
+            lambda: model.generate(**inputs, assistant_early_exit=1, **greedy)
+        ],
+    }
+    for what, calls in refused.items():
+        for call in calls:
+            with pytest.raises(InputError, match=f"^a composed model {what}"):
+                call()
+    with pytest.raises(InputError, match=r"^generate\(\) makes no use of labels"):
+        model.generate(**inputs, labels=inputs["input_ids"], **greedy)
+    assert not list(tmp_path.iterdir()) and not model.training
+    assert model.eval() is model
+    assert model(**inputs, output_attentions=False, output_hidden_states=None).logits.shape[-1] == 32
+
+
 def test_vocabularies_of_real_size_are_compared_at_once():
     tokens = {f"token{i}": i for i in range(150_000)}
     target, other = Vocabulary(tokens, {"<a>": 150_000}), Vocabulary(tokens, {"<b>": 150_000})

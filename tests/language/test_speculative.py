@@ -44,6 +44,7 @@ def noisy(model: Causal, noise: float) -> Causal:
 TARGET, REWARD = causal(0, size=32), causal(1)
 DRAFT = noisy(TARGET, 0.1)
 SLIDING = causal(2, MistralConfig, sliding_window=6)
+PADDED = causal(4, size=32, rows=33, tokenizer=letters("[PAD]"))
 PRT = compose(TARGET, [(REWARD, 1.0)], "prt")
 MODELS = {
     "prt": (PRT, DRAFT),
@@ -53,6 +54,7 @@ MODELS = {
     "a useless draft": (PRT, causal(3)),
     "a draft with more rows": (PRT, causal(3, rows=40)),
     "the target drafts": (PRT, TARGET),
+    "a pad token that the reward lacks": (compose(PADDED, [(REWARD, 1.0)], "prt"), noisy(PADDED, 0.1)),
 }
 EVERY = pytest.mark.parametrize(("model", "draft"), MODELS.values(), ids=MODELS)
 PROMPTS = ["the cat sat", "a", "what, is it", "so on and on", "why", "zebra"]

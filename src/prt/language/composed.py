@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
@@ -18,7 +19,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from prt.errors import InputError
-from prt.language.models import Causal, shared_ids, vocabulary
+from prt.language.fit import fitted, refuse_unread, rows_of
+from prt.language.models import Causal
+
+HANDED_ON = ("tokenizer", "assistant_tokenizer")  # by generate() to the model, with stop strings and an assistant
 
 
 class ComposedCache(Cache):
@@ -38,12 +42,28 @@ class ComposedCache(Cache):
         self.steps = list(steps)
 
 
+def _refused(what: str) -> Any:
+    """A method that a composed model does not have; ``what`` says so, and what to do."""
+
+    def method(*_: Any, **__: Any) -> None:
+        raise InputError(f"a composed model {what}.")
+
+    return method
+
+
+def _unknown(what: str) -> InputError:
+    return InputError(
+        f"a composed model does not take {what}: what belongs to one model, such as its embeddings and hidden states, "
+        "is to be had of that one, in `models`."
+    )
+
+
 class Composed(PreTrainedModel, GenerationMixin):
     """Logits of a target plus weighted logits of other models: target + Σ_i weight_i · part_i, in float32.
 
     It is as wide as the target's tokenizer (whatever rows the layers are padded to), and −inf at the ids that do not
     mean the same token to all. Every model stays on its own device; the sum is on the target's. It is for inference:
-    there is no loss, and nothing to save.
+    what of transformers would train, change or save it raises InputError.
 
     Args:
         target: the model that is changed.
@@ -56,24 +76,39 @@ class Composed(PreTrainedModel, GenerationMixin):
     # Attention is the models' own affair, whichever kind the target's configuration names.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
+    save_pretrained = push_to_hub = from_pretrained = _refused(
+        "is not kept as one: keep its models, and compose them again"
+    )
+    resize_token_embeddings = resize_position_embeddings = get_input_embeddings = set_input_embeddings = _refused(
+        "has no embeddings of its own: ask its models, which are in `models`, or change them before they are composed"
+    )
+    set_output_embeddings = get_input_embeddings
+    add_adapter = load_adapter = _refused("takes no adapter: merge it into one of the models, then compose them")
+    gradient_checkpointing_enable = activation_checkpointing_enable = _refused("is not trained: tune a reward")
+    generate_batch = init_continuous_batching = continuous_batching_context_manager = _refused(
+        "has no continuous batching: give generate() a batch of prompts, padded on the left, and no paged cache"
+    )
+
     models: Any
     barred: Tensor
 
     def __init__(self, target: Causal, parts: Sequence[tuple[Causal, float]]) -> None:
         parts_alone = [part for part, _ in parts]
         models: list[PreTrainedModel] = [target.model, *(part.model for part in parts_alone)]
-        size, barred = fitted(target, parts_alone)
+        fit = fitted(target, parts_alone)
         config = copy.deepcopy(target.model.config)
-        config.vocab_size = size
+        config.vocab_size = fit.size
         # What is too long for one is too long for the sum.
         lengths = [getattr(model.config, "max_position_embeddings", None) for model in models]
         config.max_position_embeddings = min((length for length in lengths if length is not None), default=None)
         super().__init__(config)
         self.models = nn.ModuleList(models)
         self.weights = [float(weight) for _, weight in parts]
+        barred = torch.tensor(fit.barred, dtype=torch.long, device=target.model.device)
         self.register_buffer("barred", barred, persistent=False)
-        assert target.model.generation_config is not None
-        self.generation_config = copy.deepcopy(target.model.generation_config)
+        self.unread = fit.unread
+        self.generation_config = _generation(models, set(fit.barred))
+        self.loss_type = "ForCausalLM"
         self._is_stateful = any(model._is_stateful for model in models)
         self.all_tied_weights_keys: dict[str, str] = {}
         self.eval()
@@ -81,16 +116,27 @@ class Composed(PreTrainedModel, GenerationMixin):
     def tie_weights(self, *_: Any, **__: Any) -> None:
         """Nothing: every model has tied its own. lm-eval asks for it."""
 
+    def train(self, mode: bool = True) -> "Composed":
+        """Nothing for False, as for any module.
+
+        Raises:
+            InputError: for True.
+        """
+        if mode:
+            raise InputError("a composed model is not trained: tune a reward, and compose it with the target.")
+        return super().train(mode)
+
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: ComposedCache | None = None,
+        labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **_: Any,
+        **others: Any,
     ) -> CausalLMOutputWithPast:
         """Summed logits, (batch, positions kept, tokens of the tokenizer), float32, on the target's device.
 
@@ -99,32 +145,69 @@ class Composed(PreTrainedModel, GenerationMixin):
             attention_mask: (batch, positions in the cache and here), 0 at padding.
             position_ids: (batch, positions).
             past_key_values: what an earlier call returned.
+            labels: (batch, positions), token ids, or −100 where nothing is learned; then the result has the ``loss``,
+                the mean cross-entropy of each with the logits of the position before, as transformers has it.
             use_cache: keep a cache; without this and ``past_key_values``, none is made.
             logits_to_keep: that many of the last positions, or these positions; 0 keeps all.
-            _: generate() hands its own arguments on to every model, such as the tokenizer of its stop strings.
+            others: None, or what generate() hands on to every model and a composed one does not need.
 
         Raises:
+            InputError: for other arguments of transformers, such as output_hidden_states, and for a text with a token
+                that one of the models has no row for.
             TypeError: if the cache is another model's.
         """
+        for name, value in others.items():
+            if not (value is None or name in HANDED_ON or (value is False and name.startswith("output_"))):
+                raise _unknown(name)
+        if input_ids is None:
+            raise _unknown("a text without input_ids")
         cache = past_key_values
         if cache is None and use_cache:
             cache = ComposedCache([DynamicCache(config=m.config) for m in self.models], [None] * len(self.models))
         if cache is not None and not isinstance(cache, ComposedCache):
             raise TypeError(f"a composed model needs a cache with one part per model, not a {type(cache).__name__}.")
+        if past_key_values is None:  # generate() has looked at the prompt; later its assistant may draft what it likes
+            refuse_unread(self.unread, input_ids, attention_mask, padded=not use_cache)
         none = [None] * len(self.models)
         caches = none if cache is None else cache.caches
         steps = none if cache is None or input_ids.shape[1] > 1 else cache.steps  # no new graph for each prompt
-        inputs = (input_ids, attention_mask, position_ids, logits_to_keep)
+        inputs = (input_ids, attention_mask, position_ids, logits_to_keep, self.config.vocab_size)
         # Nothing waits between the models, so those on several devices work at the same time. The first logits are the
         # one buffer of this width, and the others are added in place. It is a copy from half precision, and of what a
         # compiled step gave: a captured graph's output is gone when the next model's graph runs.
-        first = read(self.models[0], caches[0], steps[0], *inputs)[..., : self.config.vocab_size]
+        first = read(self.models[0], caches[0], steps[0], *inputs)
         total = first.to(torch.float32, copy=steps[0] is not None)
         for model, own, step, weight in zip(self.models[1:], caches[1:], steps[1:], self.weights, strict=True):
-            logits = read(model, own, step, *inputs)[..., : self.config.vocab_size]
-            total.add_(logits.to(total.device), alpha=weight)
+            total.add_(read(model, own, step, *inputs).to(total.device), alpha=weight)
         total.index_fill_(-1, self.barred, -torch.inf)
-        return CausalLMOutputWithPast(logits=total, past_key_values=cache)
+        loss = None if labels is None else self.loss_function(total, labels, vocab_size=self.config.vocab_size)
+        return CausalLMOutputWithPast(loss=loss, logits=total, past_key_values=cache)
+
+    def _validate_generation_mode(
+        self, mode: GenerationMode, generation_config: GenerationConfig, options: dict[str, Any]
+    ) -> None:
+        """As for any model; what drafts with the model's own first layers is refused, as there is no one model.
+
+        Raises:
+            InputError: for assistant_early_exit.
+        """
+        if generation_config.assistant_early_exit is not None:
+            raise InputError(
+                "a composed model has no layers of its own for assistant_early_exit: give assistant_model."
+            )
+        mixin: Any = super()
+        mixin._validate_generation_mode(mode, generation_config, options)
+
+    def _expand_inputs_for_generation(self, *arguments: Any, **inputs: Any) -> Any:  # type: ignore[override]
+        """As for any model, after a look at the whole prompt and at what generate() would drop.
+
+        Raises:
+            InputError: for labels, and for a prompt with a token that one of the models has no row for.
+        """
+        if inputs.get("labels") is not None:
+            raise InputError("generate() makes no use of labels: give them to the model itself, which has the loss.")
+        refuse_unread(self.unread, inputs["input_ids"], inputs.get("attention_mask"))
+        return super()._expand_inputs_for_generation(*arguments, **inputs)
 
     def _valid_auto_compile_criteria(self, *_: Any) -> bool:
         """Never as a whole: every model compiles a step of its own, see :func:`make_cache`."""
@@ -154,26 +237,16 @@ class Composed(PreTrainedModel, GenerationMixin):
         return None
 
 
-def fitted(target: Causal, others: Sequence[Causal]) -> tuple[int, Tensor]:
-    """The tokens of the target's tokenizer, and the ids that do not mean the same token in all models (on its device).
-
-    Raises:
-        InputError: for tokenizers that differ, and for a model with too few rows for the target's tokenizer.
-    """
-    own = vocabulary(target.tokenizer)
-    shared = {i for _, i in own.pairs}
-    for other in others:
-        shared &= set(shared_ids(own, vocabulary(other.tokenizer), (target.name, other.name)))
-    for causal in (target, *others):
-        layers: list[Any] = [causal.model.get_input_embeddings(), causal.model.get_output_embeddings()]
-        rows = min(len(layer.weight) for layer in layers)
-        if rows < own.size:
-            raise InputError(
-                f"{causal.name} has {rows} rows for {own.size} tokens of {target.name}'s tokenizer; "
-                "take a model of the same family, or enlarge it with resize_token_embeddings."
-            )
-    barred = sorted(set(range(own.size)) - shared)
-    return own.size, torch.tensor(barred, dtype=torch.long, device=target.model.device)
+def _generation(models: Sequence[Any], barred: set[int]) -> GenerationConfig:
+    """The target's settings. If none of the tokens that end its texts can come, those of the other models end them."""
+    configs = [copy.deepcopy(model.generation_config) for model in models]
+    # An id, a list of them, or None.
+    ends = [{*([c.eos_token_id] if isinstance(c.eos_token_id, int) else c.eos_token_id or [])} for c in configs]
+    possible = sorted(set().union(*ends) - barred)
+    if ends[0] and ends[0] <= barred and possible:
+        configs[0].eos_token_id = possible
+    own: GenerationConfig = configs[0]
+    return own
 
 
 def make_cache(
@@ -194,10 +267,12 @@ def read(
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
     logits_to_keep: int | Tensor,
+    size: int,
 ) -> Tensor:
-    """One model's logits, on its own device and as wide as its layer; the arguments are those of ``Composed.forward``.
+    """One model's logits, on its own device and for ``size`` tokens; the arguments are those of ``Composed.forward``.
 
-    A compiled ``step`` is taken once something is in the cache.
+    A compiled ``step`` is taken once something is in the cache. Where the model has fewer rows, padding is read as any
+    token, and the logits are 0: these ids are barred.
     """
     tensors: dict[str, Any] = {
         "attention_mask": attention_mask,
@@ -207,10 +282,14 @@ def read(
     inputs = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
     inputs |= {"past_key_values": cache, "use_cache": cache is not None}
     input_ids = input_ids.to(model.device)
+    if (rows := rows_of(model)) < size:
+        input_ids = input_ids.masked_fill(input_ids >= rows, 0)
     if step is None or cache is None or not cache.is_initialized:
-        return model(input_ids=input_ids, **inputs).logits
-    # It needs its mask ready made, of the same shape at every step.
-    return step(**model.prepare_inputs_for_generation(input_ids, **inputs)).logits
+        logits = model(input_ids=input_ids, **inputs).logits
+    else:  # it needs its mask ready made, of the same shape at every step
+        logits = step(**model.prepare_inputs_for_generation(input_ids, **inputs)).logits
+    missing = size - logits.shape[-1]
+    return pad(logits, (0, missing)) if missing > 0 else logits[..., :size]
 
 
 def compose(target: Causal, parts: Sequence[tuple[Causal, float]], method: str) -> Causal:

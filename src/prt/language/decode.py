@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from prt import combine
 from prt.errors import InputError
 from prt.language.composed import compose
-from prt.language.models import Causal, load, shared_ids, vocabulary
+from prt.language.models import Causal, load
 from prt.language.reward import load_tuned, read_manifest
 from prt.language.speculative import Speculative
 
@@ -212,8 +212,9 @@ def explained(rewarded: Rewarded, text: Tensor, first: int, positions: int | Non
         ``without`` and ``with`` the reward, among the tokens that both models know.
     """
     target, reward, tokenizer = rewarded.target, rewarded.reward, rewarded.target.tokenizer
-    names = (target.name, reward.name)
-    shared = torch.tensor(shared_ids(vocabulary(target.tokenizer), vocabulary(reward.tokenizer), names))
+    composed: Any = rewarded.composed.model
+    barred = set(composed.barred.tolist())
+    shared = torch.tensor([i for i in range(composed.config.vocab_size) if i not in barred])
 
     def logits(model: Any) -> Tensor:
         """After each token from the prompt's last to the answer's last but one, (answer, shared ids)."""

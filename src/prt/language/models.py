@@ -1,5 +1,6 @@
 """Causal language models with their tokenizers, and what makes two vocabularies the same."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +24,30 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by the names of prec
 WEIGHTS, OTHERS = "*.safetensors", ("*.json", "*.model", "*.txt", "*.jinja")
 
 
+# How control tokens are written that their tokenizer does not call special, such as Qwen2.5's <tool_call>.
+CONTROL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which id every token has: the ordinary tokens, and the control tokens that were added to them."""
+    """Which id every token has: the ordinary tokens, those that were added, and which of these are words of a text.
+
+    What was added is a control token if its tokenizer calls it special, or if it is written in <…> or […].
+    """
 
     tokens: dict[str, int]
     added: dict[str, int]
+    words: frozenset[str] = frozenset()
 
     @cached_property
     def pairs(self) -> set[tuple[str, int]]:
         """All (token, id)."""
         return set((self.tokens | self.added).items())
+
+    @cached_property
+    def ordinary(self) -> dict[str, int]:
+        """All but the control tokens."""
+        return self.tokens | {word: self.added[word] for word in self.words}
 
     @property
     def size(self) -> int:
@@ -49,26 +63,36 @@ class Vocabulary:
 def vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     """The vocabulary of a tokenizer."""
     added = tokenizer.get_added_vocab()
-    return Vocabulary({t: i for t, i in tokenizer.get_vocab().items() if t not in added}, added)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    words = frozenset(t for t, i in added.items() if i not in special and not CONTROL.fullmatch(t))
+    return Vocabulary({t: i for t, i in tokenizer.get_vocab().items() if t not in added}, added, words)
 
 
 def shared_ids(target: Vocabulary, other: Vocabulary, names: tuple[str, str]) -> list[int]:
     """The ids that mean the same token in both vocabularies, in order.
 
     Versions of a tokenizer differ in their control tokens (Qwen2.5 has more than Qwen2, Llama 3.1 gave names to some
-    that Llama 3 had reserved), so these may differ; an ordinary token may not.
+    that Llama 3 had reserved, and many derivatives of Llama 2 have a [PAD]), so these may differ. An ordinary token may
+    not, nor a word that was added: where one has it, the two cut a text into different tokens.
 
     Raises:
         InputError: saying how they differ; ``names`` are the models', the target's first.
     """
     for mine, theirs, (here, there) in ((target, other, names), (other, target, names[::-1])):
-        strange = sorted((i, t) for t, i in mine.tokens.items() if (t, i) not in theirs.pairs)
+        strange = sorted((i, t) for t, i in mine.ordinary.items() if (t, i) not in theirs.pairs)
+        if strange and mine.words.issuperset(token for _, token in strange):
+            i, token = strange[0]
+            raise InputError(
+                f"{here} and {there} have different tokenizers, so no reward can pass between them: words were added "
+                f"to that of {here} ({len(strange)}, such as {token!r}, id {i}) that {there} has not, and texts are "
+                "cut into different tokens. Take a target with the tokenizer that the reward was tuned with."
+            )
         if strange:
             i, token = strange[0]
             meant = next((repr(t) for t, j in theirs.pairs if j == i), "no token")
             raise InputError(
                 f"{here} and {there} have different tokenizers, so no reward can pass between them: {len(strange)} of "
-                f"{len(mine.tokens)} tokens differ; id {i} is {token!r} in {here}, and {meant} in {there}. "
+                f"{len(mine.ordinary)} tokens differ; id {i} is {token!r} in {here}, and {meant} in {there}. "
                 "Take a target of the family that the reward was tuned on."
             )
     return sorted(i for _, i in target.pairs & other.pairs)

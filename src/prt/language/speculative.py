@@ -28,7 +28,8 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.streamers import BaseStreamer
 
 from prt.errors import InputError
-from prt.language.composed import Composed, fitted, make_cache, read
+from prt.language.composed import Composed, make_cache, read
+from prt.language.fit import fitted, refuse_unread
 from prt.language.models import Causal
 
 
@@ -45,21 +46,21 @@ class Statistics:
 class _Reader:
     """One model with its cache, and how many of the text's tokens it has read."""
 
-    def __init__(self, model: Any, cache: Cache, step: Callable[..., Any] | None, width: int) -> None:
-        self.model, self.cache, self.step = model, cache, step
+    def __init__(self, model: Any, cache: Cache, step: Callable[..., Any] | None, width: int, size: int) -> None:
+        self.model, self.cache, self.step, self.size = model, cache, step, size
         self.width = width  # of the compiled step, in tokens
         self.length = 0
         cache.activate_past_recording()
 
     def logits(self, ids: Tensor, keep: int = 1) -> Tensor:
-        """Read what is new in a text (1, positions); logits after its last ``keep`` tokens, (keep, rows)."""
+        """Read what is new in a text (1, positions); logits after its last ``keep`` tokens, (keep, tokens)."""
         new = ids[:, self.length :]
         # A compiled step is of one width. Two tokens, where the drafter has one to catch up, are two steps of it.
         pieces = new.split(1, -1) if self.step and self.length and self.width == 1 else (new,)
         for piece in pieces:
             positions = torch.arange(self.length, self.length + piece.shape[1], device=ids.device)[None]
             step = self.step if piece.shape[1] == self.width else None
-            logits = read(self.model, self.cache, step, piece, None, positions, keep)
+            logits = read(self.model, self.cache, step, piece, None, positions, keep, self.size)
             self.length += piece.shape[1]
         return logits[0]
 
@@ -93,7 +94,9 @@ class Speculative:
         if drafted < 1:
             raise InputError(f"{drafted} tokens to draft: speculative decoding needs one at least.")
         composed: Any = model.model
-        self.barred = fitted(Causal(model.name, composed.models[0], model.tokenizer), [draft])[1]
+        fit = fitted(Causal(model.name, composed.models[0], model.tokenizer), [draft])
+        self.barred = torch.tensor(fit.barred, dtype=torch.long, device=composed.device)
+        self.unread = fit.unread | composed.unread
         self.model, self.tokenizer = composed, model.tokenizer
         self.draft, self.drafted = draft.model, drafted
 
@@ -114,8 +117,10 @@ class Speculative:
             options: generate()'s (max_new_tokens, do_sample, temperature, top_p, cache_implementation, …).
 
         Raises:
-            InputError: for several prompts or beams, padding, or a cache that cannot go back.
+            InputError: for several prompts or beams, padding, a cache that cannot go back, a prompt with a token that
+                one of the models has no row for, or return_dict_in_generate.
         """
+        refuse_unread(self.unread, input_ids, None)
         if stop_strings is not None:  # generate() needs the tokenizer for these, and keeps it from a loop not its own
             criteria = [*options.get("stopping_criteria", []), StopStringCriteria(self.tokenizer, stop_strings)]
             options["stopping_criteria"] = StoppingCriteriaList(criteria)
@@ -137,6 +142,8 @@ class Speculative:
         """The loop, called by generate() with everything prepared: ids of prompt and continuation."""
         if input_ids.shape[0] > 1 or kwargs.get("attention_mask") is not None:
             raise InputError("speculative decoding takes one prompt at a time, without padding and without beams.")
+        if generation_config.return_dict_in_generate:
+            raise InputError("speculative decoding returns token ids alone: leave out return_dict_in_generate.")
         cache = kwargs.get("past_key_values")
         if cache is None or cache.is_initialized:
             raise InputError(
@@ -150,7 +157,7 @@ class Speculative:
             """What is added to the target's logits after ``text``, (tokens,)."""
             total = torch.zeros(rows, device=device)
             for part, weight in zip(parts, model.weights, strict=True):
-                total.add_(part.logits(text)[-1, :rows].to(device), alpha=weight)
+                total.add_(part.logits(text)[-1].to(device), alpha=weight)
             return total
 
         def distribution(text: Tensor, logits: Tensor, barred: Tensor) -> Tensor:
@@ -171,11 +178,11 @@ class Speculative:
             text, added, q = ids, [], []
             for _ in range(count):
                 added.append(rewards(text))
-                guess = drafter.logits(text)[-1, :rows].to(device, torch.float32) + added[-1]
+                guess = drafter.logits(text)[-1].to(device, torch.float32) + added[-1]
                 q.append(distribution(text, guess, self.barred))
                 text = grown(text, q[-1])
             # Copied, since a captured graph's output is gone when another graph runs.
-            said = target.logits(text, count + 1)[-count - 1 :, :rows].to(torch.float32, copy=True)
+            said = target.logits(text, count + 1)[-count - 1 :].to(torch.float32, copy=True)
             p = [distribution(text[:, : known + i], said[i] + added[i], model.barred) for i in range(count)]
             kept = accept(text[0, known:].to(device), q, p)
             if kept == count:  # all: the target has one more to say, and the rewards read the last draft for it
@@ -203,7 +210,9 @@ class Speculative:
         assert config.max_length is not None
         own = make_cache(self.draft, config, GenerationMode.ASSISTED_GENERATION, 1, config.max_length - 1)
         steps = [*zip(model.models, cache.caches, cache.steps, strict=True), (self.draft, *own)]
-        readers = [_Reader(m, c, s, 1 if i else self.drafted + 1) for i, (m, c, s) in enumerate(steps)]
+        readers = [
+            _Reader(m, c, s, 1 if i else self.drafted + 1, model.config.vocab_size) for i, (m, c, s) in enumerate(steps)
+        ]
         if any(isinstance(layer, StaticSlidingWindowLayer) for reader in readers for layer in reader.cache.layers):
             raise InputError("a static cache of a sliding window cannot go back; leave out cache_implementation.")
         return readers
