@@ -85,7 +85,7 @@ SPOKEN: list[tuple[str, Any, str]] = [
     ("benchmarks.gsm9k", {}, "unknown benchmark 'gsm9k': did you mean 'gsm8k'?"),
     ("benchmarks.problems.data", "embedded", "'data: embedded' of the benchmark problems is now called"),
     ("benchmarks.problems.shot", 1, "unknown setting of the benchmark problems, 'shot': did you mean 'shots'?"),
-    ("benchmarks.mbpp", {}, "runs code that a model wrote, in a sandbox: set 'unsafe_code: true'"),
+    ("benchmarks.mbpp", {}, "runs programs that a model wrote; allow that with `unsafe_code: true`"),
     ("benchmarks.figure3", {"task": "gsm8k"}, "a benchmark cannot be called 'figure3'"),
     ("bars.figure3.benchmarks", ["problem"], "unknown benchmark of figure3 'problem': did you mean 'problems'?"),
     ("bars.figure2", {}, "language.bars"),

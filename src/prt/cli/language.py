@@ -86,15 +86,16 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Measure a target on benchmarks: alone, with a reward on it, with EFT, …"""
     allow_network(False)
     plan, _ = _asked(config, "evaluate", job)
-    from prt.language.evaluate import check, evaluate
+    from prt.language.evaluate import evaluate
     from prt.language.parts import Models
+    from prt.language.tasks import allow
     from prt.plan.jobs import within
 
     begin()
     unsafe = plan.config.unsafe_code
     cells = [cell for cell in plan.cells() if within(plan.cell_path(cell), job)]
     for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
-        check(benchmark, plan.benchmark_settings(benchmark), unsafe)
+        allow(benchmark, plan.benchmark_settings(benchmark), unsafe)
     models = Models(plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template)
     for cell in cells:
         out, settings = Path(plan.top, "evaluated", plan.cell_path(cell)), plan.benchmark_settings(cell.dataset)
@@ -112,7 +113,7 @@ def next_tokens(job: JobName, config: ConfigFile, device: Device = "auto") -> No
     begin()
     item = plan.config.next_tokens[job]  # type: ignore[index]
     settings = plan.benchmark_settings(item.benchmark)
-    prompt, stop = question(item.benchmark, settings, item.example)
+    prompt, stop = question(item.benchmark, settings, item.example, plan.config.unsafe_code)
     reward = load_reward(
         plan.folder(plan.reward(item.source)), device_of(device), dtype_of(plan.precision), plan.model(item.source)
     )

@@ -198,7 +198,7 @@ class Composed(PreTrainedModel, GenerationMixin):
         mixin: Any = super()
         mixin._validate_generation_mode(mode, generation_config, options)
 
-    def _expand_inputs_for_generation(self, *arguments: Any, **inputs: Any) -> Any:  # type: ignore[override]
+    def _expand_inputs_for_generation(self, *arguments: Any, **inputs: Any) -> Any:
         """As for any model, after a look at the whole prompt and at what generate() would drop.
 
         Raises:
@@ -207,7 +207,8 @@ class Composed(PreTrainedModel, GenerationMixin):
         if inputs.get("labels") is not None:
             raise InputError("generate() makes no use of labels: give them to the model itself, which has the loss.")
         refuse_unread(self.unread, inputs["input_ids"], inputs.get("attention_mask"))
-        return super()._expand_inputs_for_generation(*arguments, **inputs)
+        mixin: Any = super()
+        return mixin._expand_inputs_for_generation(*arguments, **inputs)
 
     def _valid_auto_compile_criteria(self, *_: Any) -> bool:
         """Never as a whole: every model compiles a step of its own, see :func:`make_cache`."""

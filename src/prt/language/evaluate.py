@@ -19,6 +19,7 @@ from prt.hub import origin
 from prt.language.harness import SEED, load, quiet, seed
 from prt.language.harness_model import HarnessModel
 from prt.language.models import Causal
+from prt.language.tasks import allow
 from prt.language.tasks import settings as all_settings
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
@@ -42,7 +43,8 @@ def evaluate(
             layout of its hub repository, or one with ``test.jsonl`` (the examples that are judged) and, for solved
             examples in the prompt, ``train.jsonl``, both in the repository's own columns.
         cell: what was measured; goes into the result.
-        unsafe_code: whether programs that the model wrote may be run, in the sandbox of ``prt.sandbox.programs``.
+        unsafe_code: whether programs that the model wrote may be run, in the sandbox of ``prt.sandbox.programs``, and
+            Python that a task file names, in none.
 
     Returns:
         what is written to ``result.json``: ``benchmark``, ``cell``; ``metrics`` (metric → value in 0..1) and which of
@@ -54,7 +56,7 @@ def evaluate(
         InputError: for an unknown benchmark or setting, data that are missing or in the wrong form, a missing chat
             template, a prompt that does not fit into the context, code without leave to run it, or without a sandbox.
     """
-    check(benchmark, settings, unsafe_code)
+    allow(benchmark, settings, unsafe_code)
     facts = all_settings(benchmark, settings)
     if facts["chat_template"] and not causal.tokenizer.chat_template:
         raise InputError(
@@ -64,8 +66,6 @@ def evaluate(
     remove(out / RESULT)
     with quiet(f"{benchmark} {causal.name}", facts):
         loaded = load(benchmark, json.dumps(facts, sort_keys=True))
-        if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
-            _allowed(benchmark, unsafe_code)
         model = HarnessModel(causal, benchmark, facts["batch"])
         seed()
         for task in loaded["tasks"].values():
@@ -119,22 +119,15 @@ def evaluate(
     return result
 
 
-def check(benchmark: str, settings: dict[str, Any], unsafe_code: bool) -> None:
-    """Refuse what can be refused before a model is loaded.
-
-    Raises:
-        InputError: for an unknown benchmark or setting, or code without leave to run it.
-    """
-    if all_settings(benchmark, settings)["code"]:
-        _allowed(benchmark, unsafe_code)
-
-
-def question(benchmark: str, settings: dict[str, Any], example: int) -> tuple[str, list[str]]:
+def question(
+    benchmark: str, settings: dict[str, Any], example: int, unsafe_code: bool = False
+) -> tuple[str, list[str]]:
     """The prompt of a benchmark's example, without a chat template, and the texts at which its answer ends.
 
     Raises:
         InputError: if the benchmark writes no answers, or has no such example; as :func:`evaluate` for the rest.
     """
+    allow(benchmark, settings, unsafe_code)
     facts = all_settings(benchmark, settings)
     with quiet(benchmark, facts):
         task = next(iter(load(benchmark, json.dumps(facts, sort_keys=True))["tasks"].values()))
@@ -146,14 +139,6 @@ def question(benchmark: str, settings: dict[str, Any], example: int) -> tuple[st
     task.set_fewshot_seed(SEED)
     prompt = task.fewshot_context(examples[example], num_fewshot=facts["shots"])
     return str(prompt), list(task.config.generation_kwargs.get("until", []))
-
-
-def _allowed(benchmark: str, unsafe_code: bool) -> None:
-    if not unsafe_code:
-        raise InputError(
-            f"{benchmark} runs programs that a model wrote; allow that with `unsafe_code: true` in the "
-            "configuration's 'language', or leave the benchmark out. They run in a sandbox."
-        )
 
 
 def _examples(benchmark: str, loaded: dict[str, Any], results: Any) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,18 @@ import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.models.huggingface
 import lm_eval.tasks
+import lm_eval.utils
 import numpy as np
 import torch
 import transformers
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.tasks._factory import TaskFactory
-from lm_eval.tasks._index import Kind
+from lm_eval.tasks._index import Entry, Kind, TaskIndex
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from prt.errors import InputError, first_line
+from prt.language.own_task import OwnTask
 from prt.language.tasks import is_file
 from prt.progress import progress
 from prt.sandbox.programs import CodeEval
@@ -52,14 +57,7 @@ def load(benchmark: str, facts_as_json: str) -> dict[str, Any]:
     place = Path(facts["task"]).resolve().parent if is_file(facts["task"]) else tasks / facts["folder"]
     manager = lm_eval.tasks.TaskManager(include_path=str(place), include_defaults=False)
     index = manager.task_index
-    if is_file(facts["task"]):
-        path = Path(facts["task"]).resolve()
-        names = [name for name, entry in index.items() if entry.yaml_path == path]
-        if not names:
-            raise InputError(f"{facts['task']} is no task file of lm-eval (no key `task` or `group`, or no YAML).")
-        name = names[0]
-    else:
-        name = facts["lm_eval"]
+    name = facts["lm_eval"] if not is_file(facts["task"]) else _indexed(Path(facts["task"]), index)
     if facts["data"] and index[name].kind is Kind.GROUP and not _mirrors_the_hub(Path(facts["data"])):
         raise InputError(
             f"{benchmark} has several tasks, each with data of its own: {facts['data']} must have the layout of its "
@@ -70,17 +68,21 @@ def load(benchmark: str, facts_as_json: str) -> dict[str, Any]:
         built = TaskFactory().build(index[name], overrides=_overrides(facts), registry=index)
         loaded: dict[str, Any] = manager.load([built])
         for task in loaded["tasks"].values():
+            if isinstance(task, OwnTask):
+                task.check_examples()
             if task.OUTPUT_TYPE == "generate_until" and not getattr(task, "UNSAFE_CODE", False):
                 for example in task.eval_docs:  # what cannot be judged is found before hours of decoding, not after
                     task.process_results(example, [""])
     except InputError:  # no sandbox: lm-eval tries its metric when it reads the task
         raise
     except Exception as error:  # wrong columns, a missing split, a damaged file: every library has kinds of its own
-        where = f"in {facts['data']}" if facts["data"] else f"of {facts['task']}"
-        raise InputError(
-            f"the data of {benchmark} {where} cannot be read ({first_line(error)}); they must have the files and "
-            "columns of its hub repository, or test.jsonl (and train.jsonl) with these columns."
-        ) from error
+        said = f"the task file {facts['task']} cannot be used ({first_line(error)}); correct it."
+        if facts["data"] is not None:
+            said = (
+                f"the data of {benchmark} in {facts['data']} cannot be read ({first_line(error)}); they must have the "
+                "files and columns of its hub repository, or test.jsonl (and train.jsonl) with these columns."
+            )
+        raise InputError(said) from error
     loaded["name"] = name
     for task in loaded["tasks"].values():
         if task.OUTPUT_TYPE not in ("generate_until", "loglikelihood", "multiple_choice"):
@@ -88,15 +90,29 @@ def load(benchmark: str, facts_as_json: str) -> dict[str, Any]:
         fixed = task.config.fewshot_config and task.fewshot_cfg.samples is not None
         if facts["shots"] and not fixed and not task.has_training_docs() and not task.config.fewshot_split:
             # lm-eval would take them from the examples that are judged.
+            place, remedy = facts["data"], "add train.jsonl"
+            if place is None:
+                place, remedy = facts["task"], "add fewshot_split"
             raise InputError(
-                f"{benchmark} is to show {facts['shots']} solved examples, but {facts['data']} has none beside those "
-                "that are judged; add train.jsonl, or set shots: 0."
+                f"{benchmark} is to show {facts['shots']} solved examples, but {place} has none beside those that are "
+                f"judged; {remedy}, or set shots: 0."
             )
         if facts["generation"]:
             if task.OUTPUT_TYPE != "generate_until":
                 raise InputError(f"{benchmark} writes no answers, it compares likelihoods; leave out its `generation`.")
             task.set_config("generation_kwargs", facts["generation"], update=True)
     return loaded
+
+
+def _indexed(file: Path, index: dict[str, Entry]) -> str:
+    """The name of a task file's task or group, which is put into the index: another of its name may have been first."""
+    entry, content = TaskIndex.entry_from_path(file), load_yaml(file, resolve_func=False)
+    name = content.get("group", content.get("task"))
+    if entry is None or not isinstance(name, str):
+        raise InputError(f"the task file {file} has no name in 'task', or in 'group' if it has several; add it.")
+    entry.name = name
+    index[name] = entry
+    return name
 
 
 def _overrides(facts: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +194,11 @@ def quiet(title: str, facts: dict[str, Any]) -> Iterator[None]:
         (lm_eval.api.model, "tqdm", bar),
         (datasets.config, "HF_DATASETS_CACHE", _scratch() / "datasets"),
     ]
+    if is_file(facts["task"]):
+        replaced.append((lm_eval.tasks._factory, "ConfigurableTask", partial(OwnTask, Path(facts["task"]))))
+        templates = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        templates.filters.update(lm_eval.utils.env.filters)
+        replaced.append((lm_eval.utils, "env", templates))  # lm-eval's lets a template run any program
     if facts["code"] or is_file(facts["task"]):
         import evaluate  # not for the others, as it takes some time
 

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from prt import hub
 from prt.atomic import remove, write_json
 from prt.errors import InputError, known
+from prt.language import task_files
 
 CATALOGUE = Path(__file__).with_name("tasks.yaml")
 DEFAULTS: dict[str, Any] = {
@@ -58,8 +59,7 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
         own: ``task`` (a name of the catalogue, or a task file of lm-eval), ``data`` (the folder of a local copy),
             ``shots``, ``chat_template``, ``limit`` (examples of each of its tasks), ``batch`` (prompts decoded, or
             continuations scored, at once), ``generation`` (on top of the task's generation_kwargs, such as
-            max_gen_toks) and ``headline`` (of a task file; default: its first metric). Python that a task file names is
-            the user's own, and runs as it is.
+            max_gen_toks) and ``headline`` (of a task file; default: its first metric).
 
     Returns:
         every one of these, and the catalogue's facts.
@@ -78,6 +78,29 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
     if not Path(task).is_file():
         raise InputError(f"the task file {task} of the benchmark {benchmark} does not exist; correct the path.")
     return DEFAULTS | own
+
+
+def allow(benchmark: str, own: dict[str, Any], unsafe_code: bool) -> None:
+    """Refuse a benchmark that runs code, unless that is wanted.
+
+    Raises:
+        InputError: if it does, and ``unsafe_code`` is not set; as for ``settings``; for a task file that is no YAML.
+    """
+    facts = settings(benchmark, own)
+    file = Path(facts["task"]) if is_file(facts["task"]) else None
+    found, judged = (task_files.code(file), task_files.runs_answers(file)) if file else (None, facts["code"])
+    if unsafe_code:
+        return
+    if judged:
+        raise InputError(
+            f"{benchmark} runs programs that a model wrote; allow that with `unsafe_code: true` in the "
+            "configuration's 'language', or leave the benchmark out. They run in a sandbox."
+        )
+    if found is not None:
+        raise InputError(
+            f"{benchmark} runs {found}, with your rights and in no sandbox; allow that with `unsafe_code: true` in the "
+            "configuration's 'language' if you know it, or take it out of the file."
+        )
 
 
 def folder(benchmark: str, own: dict[str, Any], downloads: Path) -> Path | None:

@@ -12,7 +12,7 @@ from prt.errors import InputError, known
 from prt.language import is_missing
 from prt.language.recipe import Lora
 from prt.language.recipe import Recipe as LanguageRecipe
-from prt.language.tasks import settings
+from prt.language.tasks import allow
 from prt.methods import METHODS
 from prt.recipe import Recipe, Settings
 from prt.vision.catalogue import NAMES
@@ -211,7 +211,7 @@ def _check_language(language: Language) -> None:
     for name, own in benchmarks.items():
         if own.get("data") == "embedded":
             raise InputError(f"'data: embedded' of the benchmark {name} is now called 'data: miniature'.")
-        settings(name, own)
+        allow(name, own, language.unsafe_code)
     for name, item in language.transfers.items():
         for benchmark in item.benchmarks:
             known(benchmark, benchmarks, f"benchmark of {name}")
@@ -236,12 +236,6 @@ def _check_language(language: Language) -> None:
             )
     if language.table6 is not None and language.lora is None:
         raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
-    runs_code = [name for name, own in benchmarks.items() if settings(name, own)["code"]]
-    if runs_code and not language.unsafe_code:
-        raise InputError(
-            f"the benchmark {runs_code[0]} runs code that a model wrote, in a sandbox: set 'unsafe_code: true' in the "
-            "configuration's 'language' if you want that, or take the benchmark out."
-        )
 
 
 def _sentence(error: ValidationError, content: Any) -> str:

@@ -10,6 +10,7 @@ from prt.atomic import fingerprint
 from prt.cell import TABLES, Cell, Run
 from prt.config import Bars, Language
 from prt.language.recipe import Lora, Recipe
+from prt.language.task_files import files
 from prt.language.tasks import folder as data_folder
 from prt.language.tasks import is_file, settings
 from prt.methods import METHODS, Network
@@ -220,7 +221,7 @@ class LanguagePlan:
         if own.get("data") == "miniature":
             return [f"{place}/test.jsonl"]
         task = own.get("task", "")
-        return [*([place] if place else []), *([task] if is_file(task) else [])]
+        return [*([place] if place else []), *(map(str, files(Path(task))) if is_file(task) else [])]
 
     @property
     def chats(self) -> str:
