@@ -59,7 +59,7 @@ def test_links_in_the_documents_lead_somewhere() -> None:
 def test_the_readme_s_own_configurations_are_accepted(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
-    (tmp_path / "tickets.yaml").touch()
+    (tmp_path / "tickets.yaml").write_text("task: tickets")
     for block in blocks:
         Plan.of(yaml.safe_load(block.replace("/data/tickets.yaml", str(tmp_path / "tickets.yaml"))))
 
