@@ -130,6 +130,7 @@ def test_relative_paths_are_relative_to_the_task_file(tmp_path: Path, monkeypatc
         assert asked(os.path.relpath(file)) == FIRST
     for said in ("./sums.jsonl", "sum*.jsonl", str(tmp_path / "tasks" / "sums.jsonl"), ["../tasks/sums.jsonl"]):
         assert asked(write(tmp_path / "tasks", {"dataset_kwargs": {"data_files": {"test": said}}})) == FIRST
+    assert asked(write(tmp_path / "tasks [new]")) == FIRST
     lines(tmp_path / "tasks" / "data", PROBLEMS, "test.jsonl")
     for path in ("data", "./data"):
         assert asked(write(tmp_path / "tasks", {"dataset_path": path, "dataset_kwargs": None})) == FIRST

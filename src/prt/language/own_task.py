@@ -177,13 +177,16 @@ class OwnTask(ConfigurableTask):  # type: ignore[misc]
         if "://" in str(said):
             return said
         folder = self.file.parent.resolve()
-        path = str(folder / Path(str(said)).expanduser())
-        if not glob.glob(path, recursive=True):
+        path = folder / Path(str(said)).expanduser()
+        if path.exists():  # data_files are patterns to the library, whatever they are called
+            return glob.escape(str(path)) if key == "data_files" else str(path)
+        pattern = str(Path(glob.escape(str(folder))) / Path(str(said)).expanduser())
+        if not glob.glob(pattern, recursive=True):
             raise InputError(
                 f"{self.title} says {key}: {said}, which is not there: a relative path in it is relative to its "
                 f"folder, {folder}."
             )
-        return path
+        return pattern
 
 
 def _check(title: str, config: dict[str, Any]) -> None:
