@@ -42,15 +42,47 @@ def replacing(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         aside.replace(path)
     except Exception as error:
-        # safetensors wraps the operating system's error in one of its own, keeping only the text.
-        number = getattr(error, "errno", None) or next((n for n in _REMEDY if f"os error {n}" in str(error)), None)
-        if number is None:
-            raise
-        remedy = _REMEDY.get(number, "mend that and run again")
-        raise InputError(f"cannot write {path}: {os.strerror(number)}; {remedy}.") from error
+        if refusal := _unwritable(path, error):
+            raise refusal from error
+        raise
     finally:
         with suppress(OSError):  # the folder is not ours to write to, so nothing was written
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``folder`` to write to; on success it becomes ``folder``, on failure it goes.
+
+    Raises:
+        InputError: if there is something at ``folder`` already, or it cannot be written.
+    """
+    aside = folder.with_name(f".{folder.name}.part")
+    try:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise InputError(f"{folder} is there already; choose another folder, or remove it.")
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir(parents=True)
+        yield aside
+        aside.rename(folder)
+    except InputError:
+        raise
+    except Exception as error:
+        if refusal := _unwritable(folder, error):
+            raise refusal from error
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: Exception) -> InputError | None:
+    """What to answer to an error while writing, if it is the operating system's."""
+    # safetensors wraps the operating system's error in one of its own, keeping only the text.
+    number = getattr(error, "errno", None) or next((n for n in _REMEDY if f"os error {n}" in str(error)), None)
+    if number is None:
+        return None
+    return InputError(f"cannot write {path}: {os.strerror(number)}; {_REMEDY.get(number, 'mend that and run again')}.")
 
 
 def remove(path: Path | str) -> None:

@@ -46,6 +46,22 @@ class Method:
         return bool(self.added)
 
     @property
+    def tuned(self) -> str | None:
+        """What a folder must hold for this method to put it on any pretrained target: ``ft``, ``prt`` or ``adapted``.
+
+        None where a folder is not enough: nothing is added, more than one tuned network is, or the target is tuned.
+        """
+        models = {network.model for _, network in self.added if network != SOURCE_PRETRAINED}
+        if self.base != PRETRAINED or any(network.owner != "source" for _, network in self.added) or len(models) != 1:
+            return None
+        return next((model for model in models if model in ("ft", *REWARDS)), None)
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether the model that the source was tuned from takes part, as in EFT."""
+        return SOURCE_PRETRAINED in self.networks
+
+    @property
     def seeded(self) -> bool:
         """Whether a network of the sum was tuned, and so has a seed."""
         return any(network.model not in ("pretrained", "instruct") for network in self.networks)
@@ -81,3 +97,8 @@ def method(name: str) -> Method:
     """
     known(name, METHODS, "method")
     return METHODS[name]
+
+
+def putting_on(model: str) -> list[str]:
+    """The methods that put a folder of what was tuned to be ``model`` (see :class:`Network`) on a pretrained target."""
+    return [name for name, of in METHODS.items() if of.tuned and (of.tuned in REWARDS) == (model in REWARDS)]

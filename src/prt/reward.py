@@ -13,26 +13,29 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
 from prt.atomic import file_hash, read_json, read_tensors, write_json, write_tensors
-from prt.errors import InputError
+from prt.errors import InputError, known
+from prt.methods import METHODS, putting_on
 
+MADE = ("ft", "prt")  # what others may have made, to be imported
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 
 
 class _Checked(BaseModel, strict=True):
     kind: str
     method: Literal["ft", "prt", "adapted"]
-    recipe: dict[str, Any]
-    seed: int
+    recipe: dict[str, Any] | None  # None of what others tuned, as all that is not known
+    seed: int | None
 
 
 class _Tower(BaseModel, strict=True):
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
+    weights: str | None = None  # the pretrained network's fingerprint
 
 
 class _Vision(_Checked):
     backbone: _Tower
-    dataset: dict[str, Any]
+    dataset: dict[str, Any] | None
     classes: list[str]
     templates: list[str]
     weights_sha256: str
@@ -95,6 +98,22 @@ def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
         wrong = f"has a damaged '{place}'" if place in manifest else f"lacks '{place}'"
         raise InputError(f"the reward manifest {folder / MANIFEST} {wrong}; tune the reward again.") from None
     return manifest
+
+
+def check_method(folder: Path, manifest: dict[str, Any], method: str) -> None:
+    """Refuse to put what ``folder`` holds on a target by a method that is made for something else.
+
+    Raises:
+        InputError: if no folder can be put on a target by this method, or it adds a reward and this is a fine-tuned
+            model, or the other way round.
+    """
+    known(method, [name for name, of in METHODS.items() if of.tuned], "method that puts a folder on a target,")
+    fitting = putting_on(manifest["method"])
+    if method not in fitting:
+        holds = "a fine-tuned model (method ft), no reward" if manifest["method"] == "ft" else "a reward"
+        raise InputError(
+            f"{folder} holds {holds}: method {method} does not take it; use it with method {' or '.join(fitting)}."
+        )
 
 
 def read_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:

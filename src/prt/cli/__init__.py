@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from prt.cli import fetch, language, show, tables, use, vision
+from prt.cli import fetch, imported, language, show, tables, use, vision
 from prt.errors import InputError
 
 app = typer.Typer(
@@ -24,8 +24,16 @@ app.add_typer(run, name="run")
 for module in (fetch, vision, language, tables):
     for command in module.RULES:
         run.command(command.__name__)(command)
-for command in (show.plan, show.pretrainings, use.predict, use.generate):
+for command in (show.plan, show.pretrainings, use.predict, use.generate, use.evaluate):
     app.command()(command)
+imports = typer.Typer(
+    help="Make a run's folder of a fine-tuned model or an adapter of others, for predict, generate and evaluate.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(imports, name="import")
+for command in (imported.language, imported.vision):
+    imports.command()(command)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration, such as results/demo/config.yaml.")]
 JobName = Annotated[str, typer.Argument(help="The job's name: `prt plan` lists them.", metavar="JOB")]
+Downloads = Annotated[Path, typer.Option(help="Folder that models and data of the hub are fetched to.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …; auto: a GPU where there is one.")]
 
 

@@ -1,4 +1,4 @@
-"""Using a reward: predictions of images, and text."""
+"""Using a reward, or a fine-tuned model as one: predictions of images, text, and benchmarks."""
 
 import json
 import sys
@@ -8,16 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from prt.cli.options import Device, begin, device_of, dtype_of
+from prt.cli.options import Device, Downloads, begin, device_of, dtype_of
+from prt.errors import InputError
+from prt.methods import METHODS
 
-RewardFolder = Annotated[Path, typer.Option(help="Folder of a tuned reward.")]
+RewardFolder = Annotated[Path, typer.Option(help="Folder of a tuned reward; with --method eft or poe, of a run of ft.")]
+MethodName = Annotated[str, typer.Option(help=f"{', '.join(n for n, of in METHODS.items() if of.tuned)}.")]
+Strength = Annotated[float, typer.Option(help="1/λ; the paper's is 1.")]
 Spec = Annotated[str, typer.Option(help="A folder in transformers' format, or OWNER/NAME on the Hugging Face hub.")]
-Base = Annotated[str | None, typer.Option(help="The model that a LoRA reward was tuned on, where it has moved.")]
+Base = Annotated[
+    str | None, typer.Option(help="The model that it was tuned from, where it has moved; EFT and LoRA need it.")
+]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
 
 
 def predict(
-    reward: Annotated[Path, typer.Option(help="Folder of a tuned reward.")],
+    reward: RewardFolder,
     target: Annotated[str, typer.Option(help="MODEL/TAG, MODEL/CHECKPOINT or local-dir:FOLDER.")],
     images: Annotated[
         list[str] | None, typer.Argument(help="Image files, folders of images, and - for paths on standard input.")
@@ -26,7 +32,9 @@ def predict(
     head: Annotated[
         Path | None, typer.Option(help="The target's zero-shot head; default: made of the reward's labels.")
     ] = None,
-    strength: Annotated[float, typer.Option(help="1/λ; the paper's is 1.")] = 1.0,
+    method: MethodName = "prt",
+    strength: Strength = 1.0,
+    base: Base = None,
     without: Annotated[bool, typer.Option(help="Print the target without the reward, too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -39,7 +47,7 @@ def predict(
     from prt.vision.score import BATCH
 
     begin()
-    loaded = load_reward(reward, device_of(device))
+    loaded = load_reward(reward, device_of(device), method, base)
     names = inputs.named(images or [], lists)
     model = loaded.on(target, head, strength)
     failed: dict[str, str] = {}  # name → sentence
@@ -77,7 +85,8 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the model goes on from.")],
     reward: RewardFolder,
     target: Spec,
-    strength: Annotated[float, typer.Option(help="1/λ; the paper's is 1.")] = 1.0,
+    method: MethodName = "prt",
+    strength: Strength = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0: the likeliest token each time.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
@@ -104,7 +113,7 @@ def generate(
 
     begin()
     on, dtype = device_of(device), dtype_of(precision)
-    rewarded = load_reward(reward, on, dtype, base).on(target, strength)
+    rewarded = load_reward(reward, on, dtype, base, method).on(target, strength)
     torch.manual_seed(seed)
     tokenizer: Any = rewarded.target.tokenizer
     ids = rewarded.encode(prompt, max_new_tokens, chat=chat)
@@ -118,3 +127,64 @@ def generate(
     )
     if top:
         print(as_text(explained(rewarded, text, ids.shape[1])))
+
+
+def evaluate(
+    benchmark: Annotated[str, typer.Argument(help="A benchmark's name, or any name where --set gives its task.")],
+    reward: RewardFolder,
+    target: Spec,
+    out: Annotated[Path, typer.Option(help="Folder for result.json and samples.jsonl.")],
+    method: MethodName = "prt",
+    strength: Strength = 1.0,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; may be repeated.")
+    ] = [],  # noqa: B006
+    unsafe_code: Annotated[bool, typer.Option("--unsafe-code", help="Programs that it wrote may run, jailed.")] = False,
+    downloads: Downloads = Path("downloads"),
+    base: Base = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Measure a language model with a reward put on it; the settings are those of config/README.md."""
+    from prt.cell import Cell
+    from prt.language import tasks
+    from prt.language.evaluate import check, evaluate
+    from prt.language.parts import Models
+    from prt.language.reward import read_manifest
+    from prt.methods import PRETRAINED, SOURCE_PRETRAINED
+    from prt.reward import check_method
+
+    begin()
+    own = _settings(settings)
+    check(benchmark, own, unsafe_code)
+    manifest = read_manifest(reward)
+    check_method(reward, manifest, method)
+    facts = {name: manifest[name] for name in ("alpha", "seed")} | {"lora": manifest["lora"] is not None}
+    source = manifest["base"]["name"]
+    cell = Cell(dataset=benchmark, source=source, target=target, method=method, strength=strength, **facts)
+    places = {PRETRAINED: target, SOURCE_PRETRAINED: base or manifest["base"]["spec"]}
+    model = Models(lambda _, network: places.get(network, str(reward)), dtype_of(precision), device_of(device)).of(cell)
+    if place := tasks.folder(benchmark, own, downloads):
+        tasks.fetch(benchmark, own, downloads, place.with_name(f"{place.name}.json"))
+        own |= {"data": str(place)}
+    result = evaluate(model, benchmark, own, cell=cell, out=out, unsafe_code=unsafe_code)
+    for metric, value in result["metrics"].items():
+        print(f"{metric} {value:.4f}")
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Settings of the form KEY=VALUE, each value in YAML, as in a configuration."""
+    import yaml
+
+    found = {}
+    for setting in given:
+        key, equals, value = setting.partition("=")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise InputError(
+                f"--set takes KEY=VALUE, such as shots=5 or 'generation={{max_gen_toks: 64}}', not {setting}."
+            )
+    return found

@@ -13,11 +13,13 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from prt import combine
+from prt import reward as tuned
 from prt.errors import InputError
 from prt.language.composed import compose
 from prt.language.models import Causal, load
-from prt.language.reward import load_tuned, read_manifest
+from prt.language.reward import base_of, load_tuned, read_manifest
 from prt.language.speculative import Speculative
+from prt.methods import METHODS, SOURCE_PRETRAINED
 
 TOP = 5  # tokens that are shown of a distribution, as in Figure 5
 BEFORE = 40  # characters of the text before a position that are shown
@@ -26,10 +28,15 @@ WINDOW = 8  # tokens that a token's own text is read after: some tokenizers drop
 
 @dataclass(frozen=True)
 class Reward:
-    """A trained reward network."""
+    """A trained reward network, or the fine-tuned model that ``method`` takes in its place.
+
+    ``pretrained``: what it was tuned from, where the method subtracts that.
+    """
 
     causal: Causal
     manifest: dict[str, Any]
+    method: str = "prt"
+    pretrained: Causal | None = None
 
     def on(self, target: str, strength: float = 1.0, name: str = "") -> "Rewarded":
         """Put the reward on ``target``, a folder or a name on the hub, at strength 1/λ.
@@ -40,7 +47,8 @@ class Reward:
             InputError: if the target cannot be had, its tokenizer is another, or the strength is not finite.
         """
         model = self.causal.model
-        return Rewarded(load(target, model.dtype, model.device, name), self.causal, strength)
+        on = load(target, model.dtype, model.device, name)
+        return Rewarded(on, self.causal, strength, self.method, self.pretrained)
 
 
 def load_reward(
@@ -48,37 +56,50 @@ def load_reward(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     base: str | None = None,
+    method: str = "prt",
 ) -> Reward:
-    """Load a tuned reward, for use on ``device``.
+    """Load a tuned reward, or a fine-tuned model to be used as one, for use on ``device``.
 
     Args:
-        base: the model that a LoRA reward was tuned on, if it is no longer where its manifest says.
+        base: the model that it was tuned from, if it is no longer where its manifest says. An adapter needs it, and
+            EFT.
+        method: prt, or eft or poe of a fine-tuned model (:mod:`prt.methods`).
 
     Raises:
-        InputError: if the folder is no whole language reward, its weights are damaged, or its base is missing.
+        InputError: if the folder is no whole tuned language model, is not what the method adds to a target, its weights
+            are damaged, or its base is missing or another.
     """
-    folder = Path(folder)
+    folder, device = Path(folder), torch.device(device)
     manifest = read_manifest(folder)
-    if manifest["method"] != "prt":
-        raise InputError(
-            f"{folder} holds a fine-tuned model (method {manifest['method']}), no reward; tune with method prt."
-        )
-    causal = load_tuned(folder, dtype, torch.device(device), base)
-    return Reward(replace(causal, name=manifest["base"]["name"]), manifest)
+    tuned.check_method(folder, manifest, method)
+    name = manifest["base"]["name"]
+    pretrained = load(base_of(folder, base), dtype, device, name) if METHODS[method].subtracts else None
+    return Reward(replace(load_tuned(folder, dtype, device, base), name=name), manifest, method, pretrained)
 
 
 class Rewarded:
     """A target with a reward on it, at strength 1/λ; as one model of transformers it is ``composed``.
 
+    ``method``, ``pretrained``: see :class:`Reward`. ``added``: what is put on the target, each with its sign.
+
     Raises:
         InputError: if the tokenizers differ, or the strength is not finite.
     """
 
-    def __init__(self, target: Causal, reward: Causal, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        target: Causal,
+        reward: Causal,
+        strength: float = 1.0,
+        method: str = "prt",
+        pretrained: Causal | None = None,
+    ) -> None:
         if not math.isfinite(strength):
             raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
         self.target, self.reward, self.strength = target, reward, strength
-        self.composed = compose(target, [(reward, strength)], "prt")
+        source = pretrained or reward  # a method that subtracts it has it
+        self.added = [(s, source if network == SOURCE_PRETRAINED else reward) for s, network in METHODS[method].added]
+        self.composed = compose(target, [(part, sign * strength) for sign, part in self.added], method)
         own: Any = self.composed.model.generation_config
         # A target's habits (temperature, penalties) were chosen for it alone. Where its texts end is kept.
         kept = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=_pad(own))
@@ -221,8 +242,9 @@ def explained(rewarded: Rewarded, text: Tensor, first: int, positions: int | Non
         said = model(text[:, :-1].to(model.device), use_cache=False, logits_to_keep=text.shape[1] - first).logits[0]
         return said[:, shared.to(said.device)].float().to(target.model.device)
 
-    alone, added = logits(target.model), logits(reward.model)
-    without, rewarded_logs = combine.log_probs(alone), combine.prt(alone, added, rewarded.strength)
+    alone, added = logits(target.model), [logits(part.model) for _, part in rewarded.added]
+    strengths = [sign * rewarded.strength for sign, _ in rewarded.added]
+    without, rewarded_logs = combine.log_probs(alone), combine.prt(alone, added, strengths)
     change = (rewarded_logs.exp() * (rewarded_logs - without)).sum(-1)
     shown = change.topk(min(positions or len(change), len(change))).indices.sort().values.tolist()
     whole = text[0].tolist()

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -120,8 +120,10 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
         raise _refusal(spec, "tokenizer", error) from error
 
 
-def load(spec: str, dtype: torch.dtype, device: torch.device, name: str = "") -> Causal:
+def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, name: str = "") -> Causal:
     """Load a model for inference, with its tokenizer: a folder, or a name on the Hugging Face hub.
+
+    ``dtype`` auto: as its weights are saved.
 
     Raises:
         InputError: if there is none, it is gated, not fetched or damaged, or it lacks weights.

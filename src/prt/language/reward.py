@@ -79,14 +79,9 @@ def save_tuned(
         InputError: if the folder cannot be written.
     """
     remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
-    names = (*FILES, *type(tokenizer).vocab_files_names.values())
-
-    def files() -> list[Path]:
-        return sorted({file for name in names for file in folder.glob(name) if file.is_file()})
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in files():
+        for file in files_of(folder, tokenizer):
             file.unlink()  # else a shard or an adapter's description of an earlier run might stay
         options = {} if isinstance(network, PreTrainedModel) else {"save_embedding_layers": False}
         network.save_pretrained(folder, state_dict=state, **options)
@@ -96,6 +91,17 @@ def save_tuned(
         raise InputError(
             f"cannot write {folder} ({first_line(error)}); free some space or choose another folder, and run again."
         ) from error
+    describe(folder, tokenizer, manifest)
+
+
+def files_of(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[Path]:
+    """The files of a tuned network and its tokenizer in a folder that may hold others."""
+    names = (*FILES, *type(tokenizer).vocab_files_names.values())
+    return sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+
+
+def describe(folder: Path, tokenizer: PreTrainedTokenizerBase, manifest: dict[str, Any]) -> None:
+    """Write the manifest of what lies in a folder, as :func:`save_tuned` does."""
     known = vocabulary(tokenizer)
     write_json(
         folder / reward.MANIFEST,
@@ -103,7 +109,7 @@ def save_tuned(
         | {
             "kind": "language",
             "vocabulary": {"size": known.size, "sha256": known.sha256},
-            "files": {file.name: file_hash(file) for file in files()},
+            "files": {file.name: file_hash(file) for file in files_of(folder, tokenizer)},
         }
         | reward.provenance("transformers", "peft"),
     )
@@ -144,27 +150,42 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
     title = f"{manifest['base']['name']} {manifest['method']}"
     if manifest["lora"] is None:
         return Causal(title, load(str(folder), dtype, device).model, tokenizer)
-    return Causal(title, _merged(folder, manifest["base"], base, dtype).to(device).eval(), tokenizer)
+    return Causal(title, _merged(folder, base_of(folder, base), dtype).to(device).eval(), tokenizer)
 
 
-def _merged(folder: Path, known: dict[str, Any], base: str | None, dtype: torch.dtype) -> Any:
-    """The base with the adapter in ``folder`` added to its weights, in float32, and then made ``dtype``."""
-    from peft import PeftModel
+def base_of(folder: Path, base: str | None = None) -> str:
+    """Where the model lies that what is in ``folder`` was tuned from: ``base``, or where the manifest says.
 
+    Raises:
+        InputError: if it is missing, or another.
+    """
+    manifest = read_manifest(folder)
+    known, made = manifest["base"], "was tuned from" if manifest["lora"] is None else "is an adapter of"
     spec = base or known["spec"]
     try:
         found = weights_hash(spec)
     except InputError as error:
         raise InputError(
-            f"{folder} is an adapter of {known['name']}, which is not to be had ({str(error).rstrip('.')}); or name "
+            f"{folder} {made} {known['name']}, which is not to be had ({str(error).rstrip('.')}); or name "
             "its folder as the base."
         ) from None
     if found != known["weights_sha256"]:
         raise InputError(
-            f"{folder} is an adapter of {known['name']}, but the weights of {spec} are others; name the model that it "
+            f"{folder} {made} {known['name']}, but the weights of {spec} are others; name the model that it "
             "was tuned on as the base."
         )
+    return spec
+
+
+def _merged(folder: Path, base: str, dtype: torch.dtype) -> Any:
+    """The base with the adapter in ``folder`` added to its weights, in float32, and then made ``dtype``."""
+    return adapted(folder, base).merge_and_unload().to(dtype)
+
+
+def adapted(folder: Path, base: str) -> Any:
+    """A model with the adapter in ``folder`` on it, a PeftModel in float32 on the CPU."""
+    from peft import PeftModel
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
-        model: Any = PeftModel.from_pretrained(load(spec, torch.float32, torch.device("cpu")).model, folder)
-    return model.merge_and_unload().to(dtype)
+        return PeftModel.from_pretrained(load(base, torch.float32, torch.device("cpu")).model, folder)

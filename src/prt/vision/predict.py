@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prt import combine, reward
 from prt.errors import InputError
-from prt.methods import REWARDS
+from prt.methods import METHODS, SOURCE_PRETRAINED
 from prt.recipe import Recipe
 from prt.scores import check_same_labels
 from prt.vision.backbones import Backbone, Classifier, build_tower, load_backbone, preprocess
@@ -28,15 +28,28 @@ Name = TypeVar("Name")
 
 @dataclass(frozen=True)
 class Reward:
-    """A trained reward network: images → raw rewards of ``classes``."""
+    """A trained reward network: images → raw rewards of ``classes``; or the fine-tuned one that ``method`` takes.
+
+    ``pretrained``: the zero-shot classifier that it was tuned from, with its preprocessing, where the method subtracts
+    that.
+    """
 
     classifier: Classifier
     manifest: dict[str, Any]
+    method: str = "prt"
+    pretrained: tuple[Classifier, dict[str, Any]] | None = None
 
     @property
     def classes(self) -> list[str]:
         """Label names in order."""
         return self.manifest["classes"]
+
+    @property
+    def added(self) -> list[tuple[int, Classifier, dict[str, Any]]]:
+        """What is put on a target: sign, network, preprocessing."""
+        own = (self.classifier, self.manifest["backbone"]["preprocess_cfg"])
+        source = self.pretrained or own  # a method that subtracts it has it
+        return [(s, *(source if network == SOURCE_PRETRAINED else own)) for s, network in METHODS[self.method].added]
 
     def on(self, target: str, head: Path | None = None, strength: float = 1.0) -> "Rewarded":
         """Put the reward on ``target`` (see :func:`prt.vision.backbones.load_backbone`), at strength 1/λ.
@@ -51,15 +64,11 @@ class Reward:
             raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
         backbone: Backbone = load_backbone(target)
         if head is None:
-            weight = zero_shot_head(backbone, self.classes, self.manifest["templates"])
-            scale = backbone.clip.logit_scale.detach().exp()
-            classifier = Classifier(backbone.clip.visual, weight, scale, backbone.preprocess_cfg)
+            classifier = zero_shot_classifier(backbone, self.manifest)
         else:
             classifier, header = load_head(head, backbone)
             check_same_labels(self.classes, header["classes"], "the reward", f"the target's head {head}")
-        classifier = classifier.to(self.classifier.head.device)
-        classifier.tower.to(self.classifier.dtype)
-        return Rewarded(self, classifier.eval(), backbone.preprocess_cfg, strength)
+        return Rewarded(self, alike(classifier, self.classifier), backbone.preprocess_cfg, strength)
 
 
 @dataclass(frozen=True)
@@ -93,31 +102,50 @@ class Rewarded:
     def each(self, pictures: Iterable[tuple[Name, Image.Image]]) -> Iterator[tuple[Name, Tensor]]:
         """Probabilities (2, L) of named pictures, with the reward and without it, on the CPU, batch by batch."""
         device = self.target.head.device
-        fused = Fused([self.target, self.reward.classifier])
-        looks = [preprocess(c) for c in (self.preprocess_cfg, self.reward.manifest["backbone"]["preprocess_cfg"])]
-        transforms = looks[:1] if str(looks[0]) == str(looks[1]) else looks
-        seen = ((name, [transform(image) for transform in transforms]) for name, image in pictures)
+        signs, networks, cfgs = zip(*self.reward.added, strict=True)
+        fused = Fused([self.target, *networks])
+        looks = [preprocess(cfg) for cfg in (self.preprocess_cfg, *cfgs)]
+        transforms = {str(look): look for look in looks}  # what several see alike is made once
+        seen = ((name, [look(image) for look in transforms.values()]) for name, image in pictures)
         while some := list(itertools.islice(seen, BATCH)):
             names, pixels = zip(*some, strict=True)
-            batch = [torch.stack(rows).to(device) for rows in zip(*pixels, strict=True)]
-            plain, rewards = fused([batch[0], batch[-1]])
-            rewarded = combine.prt(plain, rewards, self.strength)
+            stacked = (torch.stack(rows).to(device) for rows in zip(*pixels, strict=True))
+            batch = dict(zip(transforms, stacked, strict=True))
+            plain, *added = fused([batch[str(look)] for look in looks])
+            rewarded = combine.prt(plain, added, [sign * self.strength for sign in signs])
             views = torch.stack([rewarded, combine.log_probs(plain)], dim=1).exp().cpu()
             yield from zip(names, views, strict=True)
 
 
-def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Reward:
-    """Load a tuned reward, for use on ``device``.
+def zero_shot_classifier(backbone: Backbone, manifest: dict[str, Any]) -> Classifier:
+    """The zero-shot classifier of a backbone, for the labels and the prompts in the manifest of what was tuned."""
+    weight = zero_shot_head(backbone, manifest["classes"], manifest["templates"])
+    return Classifier(backbone.clip.visual, weight, backbone.clip.logit_scale.detach().exp(), backbone.preprocess_cfg)
+
+
+def alike(classifier: Classifier, other: Classifier) -> Classifier:
+    """``classifier`` for inference, on the device and in the precision of ``other``."""
+    classifier = classifier.to(other.head.device)
+    classifier.tower.to(other.dtype)
+    return classifier.eval()
+
+
+def load_reward(
+    folder: str | Path, device: str | torch.device = "cpu", method: str = "prt", base: str | None = None
+) -> Reward:
+    """Load a tuned reward, or a fine-tuned model to be used as one, for use on ``device``.
+
+    Args:
+        method: prt, or eft or poe of a fine-tuned model (:mod:`prt.methods`).
+        base: the backbone that it was tuned from, which EFT subtracts, if it is no longer where its manifest says.
 
     Raises:
-        InputError: if the folder is no whole vision reward, or its weights are damaged.
+        InputError: if the folder is no whole tuned image model, is not what the method adds to a target, its weights
+            are damaged, or its base is missing or another.
     """
     folder = Path(folder)
     manifest = reward.read_manifest(folder)
-    if manifest["method"] not in REWARDS:
-        raise InputError(
-            f"{folder} holds a fine-tuned model (method {manifest['method']}), no reward; tune with method prt."
-        )
+    reward.check_method(folder, manifest, method)
     weights = reward.read_weights(folder, manifest)
     backbone = manifest["backbone"]
     try:
@@ -130,9 +158,32 @@ def load_reward(folder: str | Path, device: str | torch.device = "cpu") -> Rewar
             "tune the reward again."
         ) from error
     reward.load_weights(network, weights, folder / reward.WEIGHTS)
-    if torch.device(device).type == "cuda" and manifest["recipe"].get("precision") == "bf16":
+    if torch.device(device).type == "cuda" and (manifest["recipe"] or {}).get("precision") == "bf16":
         network.tower.bfloat16()  # a GPU's fastest, and near the autocast that it was tuned in
-    return Reward(network.eval().to(device), manifest)
+    network = network.eval().to(device)
+    pretrained = None
+    if METHODS[method].subtracts:
+        source = _source(folder, backbone, base)
+        pretrained = (alike(zero_shot_classifier(source, manifest), network), source.preprocess_cfg)
+    return Reward(network, manifest, method, pretrained)
+
+
+def _source(folder: Path, known: dict[str, Any], base: str | None) -> Backbone:
+    """The backbone that what is in ``folder`` was tuned from: ``base``, or where the manifest says."""
+    spec = base or known["spec"]
+    try:
+        found = load_backbone(spec)
+    except InputError as error:
+        raise InputError(
+            f"{folder} was tuned from {known['name']}, which is not to be had ({str(error).rstrip('.')}); or name it "
+            "as the base."
+        ) from None
+    if known.get("weights") not in (None, found.fingerprint):  # earlier manifests do not say
+        raise InputError(
+            f"{folder} was tuned from {known['name']}, but the weights of {spec} are others; name the backbone that it "
+            "was tuned from as the base."
+        )
+    return found
 
 
 def score_rewards(
@@ -166,7 +217,7 @@ def score_rewards(
         write_scores(
             loaded.classifier.to(device),
             splits[str(cfg)],
-            Recipe(**manifest["recipe"]).precision,
+            Recipe(**(manifest["recipe"] or {})).precision,
             out,
             backbone=manifest["backbone"]["name"],
             dataset=dataset,

@@ -11,7 +11,7 @@ from prt.errors import InputError, known
 from prt.progress import progress
 from prt.vision.parts import Part
 from prt.vision.prepared import SCHEMA, SPLIT_SEED, decode
-from prt.vision.sources import find, own_templates, prompt_names
+from prt.vision.sources import check_prompts, find, own_templates, prompt_names
 
 CHUNK = 256  # images of a record batch: memory while writing
 
@@ -45,11 +45,7 @@ def prepare(
     own, parts = find(source, root)
     templates = templates or own_templates(source)
     names = _names(source, own, classes)
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise InputError(f"class names of {source} must differ, but '{twice[0]}' occurs twice.")
-    for template in templates:
-        if "{}" not in template:
-            raise InputError(f"the template '{template}' has no {{}} for the class name.")
+    check_prompts(names, templates, source)
     manifest: dict[str, Any] = {"kind": "vision", "source": source, "classes": names, "templates": templates}
     for split, part in parts.items():
         if wrong := sorted({label for label in part.labels if not 0 <= label < len(names)}):

@@ -209,3 +209,16 @@ KINDS: dict[str, Callable[[str, Path], Found]] = {
     "paper": lambda name, root: load_paper(entry(name), root),
     "torchvision": _torchvision,
 }
+
+
+def check_prompts(classes: list[str], templates: list[str], what: str) -> None:
+    """Refuse names and templates of which no head can be made.
+
+    Raises:
+        InputError: for a class with another's name, and a template without {}; ``what`` has these classes.
+    """
+    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+        raise InputError(f"class names of {what} must differ, but '{twice[0]}' occurs twice.")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"the template '{template}' has no {{}} for the class name.")

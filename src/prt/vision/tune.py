@@ -218,7 +218,7 @@ class Tuner:
             facts
             | {
                 "kind": "vision",
-                "backbone": {"name": run.model, "spec": self.backbone.spec}
+                "backbone": {"name": run.model, "spec": self.backbone.spec, "weights": self.head["weights"]}
                 | {key: self.head[key] for key in ("model_cfg", "preprocess_cfg")},
                 "dataset": {"name": run.dataset, "fingerprint": self.data.fingerprint},
                 "classes": self.data.classes,
