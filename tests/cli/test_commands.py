@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helpers.pipeline import ROOT
 
-from prt.cli import app, run
+from prt.cli import app, imports, run
 from prt.plan import Plan
 from prt.plan.jobs import RULES
 
@@ -67,6 +67,7 @@ def test_every_rule_is_a_command() -> None:
 def test_every_command_that_is_named_exists() -> None:
     """In messages of the package, in rules and in documents."""
     commands = {str(command.callback.__name__) for command in app.registered_commands if command.callback}
+    commands |= {f"import {command.name}" for command in imports.registered_commands} | {"import"}
     commands |= {f"run {command.name}" for command in run.registered_commands} | {"run", "run RULE"}
     pages = [*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow").rglob("*.smk"), *(ROOT / "docs").glob("*.md")]
     pages += [ROOT / "README.md", ROOT / "config" / "README.md", ROOT / "slurm" / "README.md"]

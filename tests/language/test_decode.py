@@ -213,7 +213,7 @@ def test_bad_input(tmp_path):
         Rewarded(swapped, REWARD)
     with pytest.raises(InputError, match=r"model6 .* and model5 have different tokenizers"):
         model.generate(PROMPT, max_new_tokens=3, draft=swapped)
-    with pytest.raises(InputError, match=r"holds a fine-tuned model \(method ft\), no reward; tune with method prt"):
+    with pytest.raises(InputError, match=r"holds a fine-tuned model \(method ft\), no reward: .* method eft or poe"):
         load_reward(saved(tmp_path / "ft", "ft"))
     (tmp_path / "vision").mkdir()
     (tmp_path / "vision" / "manifest.json").write_text('{"kind": "vision"}')

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.harness import ARC, lines, read
 from helpers.hub import Server, hub, server
 from helpers.letters import LETTERS, letters
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
@@ -140,6 +141,41 @@ def test_every_logit_and_the_tokens_shown(places: dict[str, Path], tmp_path: Pat
     assert model.encode("ab", 1, chat=True).tolist() == [letters()("ab.")["input_ids"]]
 
 
+@torch.no_grad()
+def test_a_benchmark_of_an_imported_pair(prt: Prt, places: dict[str, Path], tmp_path: Path) -> None:
+    """The log-likelihood of every answer is that of EFT's equation; the result says what was measured."""
+    import_model(str(places["lora"]), str(places["base"]), tmp_path / "made", method="ft", downloads=tmp_path)
+    data, out = lines(tmp_path / "data", ARC), tmp_path / "out"
+    given = ["evaluate", "arc_easy", "--reward", tmp_path / "made", "--target", places["target"], "--out", out]
+    given += ["--method", "eft", "--strength", 0.5, "--device", "cpu"]
+    code, said, complaint = prt(*given, "--set", f"data={data}", "--set", "batch=2")
+    assert code == 0, complaint
+    result, samples = read(out)
+    assert f"acc {result['metrics']['acc']:.4f}\n" in said
+    cell = {"method": "eft", "strength": 0.5, "lora": True, "alpha": None, "seed": None}
+    assert cell.items() <= result["cell"].items()
+    networks = [network(places, name) for name in ("target", "lora", "base")]
+    for sample in samples:
+        for continuation, response in zip(sample["continuations"], sample["response"], strict=True):
+            start = len(letters()(sample["prompt"])["input_ids"])
+            ids = letters()(sample["prompt"] + continuation)["input_ids"]
+            logs = combine.eft(*(m(torch.tensor([ids])).logits[0, :-1] for m in networks), strength=0.5)
+            expected = sum(float(logs[i - 1, ids[i]]) for i in range(start, len(ids)))
+            assert response == pytest.approx(expected, abs=1e-3)
+    for line, complaint in {
+        ("--set", "data"): "--set takes KEY=VALUE",
+        ("--set", "batch=[2"): "--set takes KEY=VALUE",
+        ("--set", "shot=5"): "unknown setting of the benchmark arc_easy, 'shot'",
+        ("--method", "prt"): "use it with method eft or poe",
+        ("--base", places["target"]): "has other weights; name that model",
+        ("--strength", "nan"): "the strength is nan, but must be a finite number",
+    }.items():
+        code, _, said = prt(*given, "--set", f"data={data}", "--out", tmp_path / "no", *line)
+        assert code == 1
+        assert complaint in said.splitlines()[-1]
+    assert not (tmp_path / "no").exists()
+
+
 def test_what_is_really_a_reward_is_one(places: dict[str, Path], tmp_path: Path) -> None:
     import_model(str(places["tuned"]), str(places["base"]), tmp_path / "made", method="prt", downloads=tmp_path)
     model = decode.load_reward(tmp_path / "made").on(str(places["target"]))
@@ -156,6 +192,9 @@ def test_an_adapter_with_a_tokenizer_of_its_own(places: dict[str, Path], tmp_pat
     chatty = letters("[PAD]")
     chatty.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}?"
     chatty.save_pretrained(lora)
+    facts = json.loads((lora / "adapter_config.json").read_text())
+    facts |= {"lora_alpha": 8.0, "lora_dropout": 0.1, "auto_mapping": {"parent_library": "no.such.module"}}
+    (lora / "adapter_config.json").write_text(json.dumps(facts))
     import_model(str(lora), str(places["base"]), tmp_path / "made", method="ft", downloads=tmp_path)
     model = decode.load_reward(tmp_path / "made", method="poe").on(str(places["target"]))
     assert model.generate(PROMPT, max_new_tokens=STEPS) == by_hand(places["target"], [network(places, "lora")], [1.0])
@@ -249,6 +288,10 @@ def test_what_is_wrong_ends_with_one_sentence(places: dict[str, Path], tmp_path:
     tensors = load_file(half / "adapter_model.safetensors")
     save_file(dict(list(tensors.items())[1:]), half / "adapter_model.safetensors")
     refused("it lacks", half)
+    for option in ({"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"q_proj": 1}}, {"bias": "all"}):
+        refused(f"has '{next(iter(option))}' ", changed("lora", "adapter_config.json", **option))
+    refused("has 'init_lora_weights' 'pissa'", changed("lora", "adapter_config.json", init_lora_weights="pissa"))
+    refused("'rank' of an adapter is None", changed("lora", "adapter_config.json", r=None))
     (half / "adapter_model.safetensors").rename(half / "adapter_model.bin")
     refused("has no adapter_model.safetensors", half)
     swapped.joinpath("model.safetensors").write_bytes(places["base"].joinpath("model.safetensors").read_bytes())
@@ -263,6 +306,10 @@ def test_what_is_wrong_ends_with_one_sentence(places: dict[str, Path], tmp_path:
     refused("an adapter of kind PROMPT_TUNING, not LoRA", inputs / "prompt")
     tied = saved(llama(2, tie_word_embeddings=True), inputs / "tied", letters())
     on_embeddings = adapter(tied, inputs / "embeddings", target_modules=["embed_tokens"])
+    refused("has more than LoRA's weights .*embed_tokens", on_embeddings, tied)
+    tensors = load_file(on_embeddings / "adapter_model.safetensors")
+    plain = {name: tensor for name, tensor in tensors.items() if "lora_" in name}
+    save_file(plain, on_embeddings / "adapter_model.safetensors")
     refused("cannot be merged into .*tied", on_embeddings, tied)
 
     # What is there stays.

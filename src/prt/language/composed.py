@@ -6,6 +6,7 @@ softmax that follows takes it out again. So none of them is computed.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -300,7 +301,11 @@ def compose(target: Causal, parts: Sequence[tuple[Causal, float]], method: str) 
     the pretrained source with the negative strength.
 
     Raises:
-        InputError: for tokenizers that differ, and for a model with too few rows for the target's tokenizer.
+        InputError: for tokenizers that differ, a model with too few rows for the target's tokenizer, and a weight that
+            is not finite.
     """
+    for _, weight in parts:
+        if not math.isfinite(weight):
+            raise InputError(f"the strength is {weight}, but must be a finite number; the paper's is 1.")
     added = ", ".join(f"{weight:+g} {part.name}" for part, weight in parts)
     return Causal(f"{target.name} ({method}: {added})", Composed(target, parts), target.tokenizer)

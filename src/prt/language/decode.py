@@ -94,8 +94,6 @@ class Rewarded:
         method: str = "prt",
         pretrained: Causal | None = None,
     ) -> None:
-        if not math.isfinite(strength):
-            raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
         self.target, self.reward, self.strength = target, reward, strength
         source = pretrained or reward  # a method that subtracts it has it
         self.added = [(s, source if network == SOURCE_PRETRAINED else reward) for s, network in METHODS[method].added]

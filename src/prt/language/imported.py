@@ -15,11 +15,18 @@ from prt.atomic import making, read_json
 from prt.errors import InputError, first_line, known
 from prt.language import is_missing
 from prt.language.models import fetch, load, load_tokenizer, shared_ids, vocabulary
+from prt.language.network import adapter_config
+from prt.language.recipe import Lora
 from prt.language.reward import adapted, describe, save_tuned, weights_hash
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+SAID = frozenset({  # what PEFT's file says that a manifest says too, or that makes no difference to the outputs
+    "r", "lora_alpha", "target_modules", "lora_dropout", "task_type", "base_model_name_or_path", "auto_mapping",
+    "inference_mode", "peft_type", "peft_version", "revision",
+})  # fmt: skip
 # What fine-tuning leaves as it is, among what a configuration says.
 SIZES = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+MERGE_IT = "merge it into its base, as PEFT's merge_and_unload does where it can, and import the whole model"
 NAME_IT = "name the model that it was tuned from with --base"
 
 
@@ -38,17 +45,19 @@ def import_model(spec: str, base: str | None, out: Path, *, method: str, downloa
             an adapter does not fit its base or cannot be merged into it, or ``out`` is there or cannot be written.
     """
     known(method, tuned.MADE, "method of a model that is imported,")
-    with making(out) as aside:
+    with making(out) as aside, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of PEFT, about what is refused here
         folder = _fetched(spec, downloads)
         if (folder / tuned.MANIFEST).is_file():
             raise InputError(f"{folder} has a {tuned.MANIFEST} already, as what this command makes; use it as it is.")
-        lora = read_json(folder / ADAPTER, "adapter's description") if (folder / ADAPTER).is_file() else None
-        if lora is None and not (folder / "config.json").is_file():
+        described = read_json(folder / ADAPTER, "adapter's description") if (folder / ADAPTER).is_file() else None
+        if described is None and not (folder / "config.json").is_file():
             raise InputError(
                 f"there is neither a model (config.json) nor an adapter ({ADAPTER}) in {folder}; name a folder in "
                 "transformers' or PEFT's format."
             )
-        name, place = _base(spec, base, lora, downloads)
+        lora = None if described is None else _lora(spec, folder, described)
+        name, place = _base(spec, base, str((described or {}).get("base_model_name_or_path") or ""), downloads)
         if place.resolve() == folder.resolve():
             raise InputError(f"{spec} cannot be its own base; {NAME_IT}.")
         for model in (place, folder) if lora is None else (place,):
@@ -57,11 +66,14 @@ def import_model(spec: str, base: str | None, out: Path, *, method: str, downloa
         facts = {
             "method": method,
             **dict.fromkeys(("alpha", "dataset", "template", "recipe", "seed")),
-            "lora": None if lora is None else _lora(spec, folder, lora),
+            "lora": None if lora is None else lora.model_dump(),
             "base": {"name": name, "spec": str(place.resolve()), "weights_sha256": weights_hash(str(place))},
             "imported": {"from": spec, "revision": hub.origin(folder).get("revision")},
         }
-        (_write_model if lora is None else _write_adapter)(spec, folder, facts, aside)
+        if lora is None:
+            _write_model(spec, folder, facts, aside)
+        else:
+            _write_adapter(spec, folder, facts, lora, aside)
 
 
 def _fetched(spec: str, downloads: Path) -> Path:
@@ -76,9 +88,8 @@ def _fetched(spec: str, downloads: Path) -> Path:
     return place
 
 
-def _base(spec: str, base: str | None, lora: dict[str, Any] | None, downloads: Path) -> tuple[str, Path]:
-    """Name and folder of the model that ``spec`` was tuned from."""
-    said = (lora or {}).get("base_model_name_or_path") or ""
+def _base(spec: str, base: str | None, said: str, downloads: Path) -> tuple[str, Path]:
+    """Name and folder of the model that ``spec`` was tuned from: ``base``, or what an adapter ``said``."""
     if not (base or said):
         raise InputError(f"it is not known what {spec} was tuned from; {NAME_IT}.")
     try:
@@ -101,16 +112,29 @@ def _base(spec: str, base: str | None, lora: dict[str, Any] | None, downloads: P
     return known_as or base or said, place
 
 
-def _lora(spec: str, folder: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest says of an adapter, which must be one that can be merged into its base."""
+def _lora(spec: str, folder: Path, described: dict[str, Any]) -> Lora:
+    """The adapter that PEFT's file describes, which must be a plain one: it can be described in three words."""
+    from peft import LoraConfig
+
     if (kind := described.get("peft_type")) != "LORA":
-        raise InputError(f"{spec} is an adapter of kind {kind}, not LoRA; merge it into its base, and import that.")
+        raise InputError(f"{spec} is an adapter of kind {kind}, not LoRA; {MERGE_IT}.")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise InputError(f"{spec} has no {ADAPTER_WEIGHTS}; save the adapter again, with a present version of PEFT.")
-    targets = described.get("target_modules")
-    if isinstance(targets, list):  # PEFT writes a set
-        targets = sorted(targets)
-    return {"rank": described.get("r"), "alpha": described.get("lora_alpha"), "targets": targets}
+    plain = LoraConfig(task_type="CAUSAL_LM").to_dict() | {"bias": "none"}
+    for key, value in described.items():
+        if key == "init_lora_weights":
+            odd = value not in (True, False, None, "gaussian", "orthogonal", "eva")  # the others change the base
+        else:
+            odd = key not in SAID and bool(value) and value != plain.get(key)
+        if odd:
+            raise InputError(f"the adapter {spec} has '{key}' {value!r}, which is not known here; {MERGE_IT}.")
+    rank, alpha, targets = (described.get(key) for key in ("r", "lora_alpha", "target_modules"))
+    values: dict[str, Any] = dict(
+        rank=rank,
+        alpha=int(alpha) if isinstance(alpha, float) and alpha.is_integer() else alpha,
+        targets=sorted(targets) if isinstance(targets, list) else targets,  # PEFT writes a set
+    )
+    return Lora(**values)
 
 
 def _write_model(spec: str, folder: Path, facts: dict[str, Any], out: Path) -> None:
@@ -129,13 +153,13 @@ def _write_model(spec: str, folder: Path, facts: dict[str, Any], out: Path) -> N
     save_tuned(out, model, tokenizer, facts)
 
 
-def _write_adapter(spec: str, folder: Path, facts: dict[str, Any], out: Path) -> None:
+def _write_adapter(spec: str, folder: Path, facts: dict[str, Any], lora: Lora, out: Path) -> None:
     own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     tokenizer = _tokenizer(spec, folder) if own else load_tokenizer(facts["base"]["spec"])
     _check_tokenizer(spec, tokenizer, facts["base"])
-    _check_adapter(spec, folder, facts["base"])
-    for name in (ADAPTER, ADAPTER_WEIGHTS):  # as they are: PEFT would leave out what it thinks is not needed
-        shutil.copyfile(folder / name, out / name)
+    _check_adapter(spec, folder, facts["base"], lora)
+    adapter_config(lora).save_pretrained(out)
+    shutil.copyfile(folder / ADAPTER_WEIGHTS, out / ADAPTER_WEIGHTS)
     tokenizer.save_pretrained(out)
     describe(out, tokenizer, facts)
 
@@ -159,7 +183,7 @@ def _check_tokenizer(spec: str, tokenizer: PreTrainedTokenizerBase, base: dict[s
 
 
 @torch.no_grad()
-def _check_adapter(spec: str, folder: Path, base: dict[str, str]) -> None:
+def _check_adapter(spec: str, folder: Path, base: dict[str, str], lora: Lora) -> None:
     """Refuse an adapter that PEFT would put on its base only in part, or not merge into it exactly."""
     from peft import get_peft_model_state_dict
 
@@ -167,22 +191,21 @@ def _check_adapter(spec: str, folder: Path, base: dict[str, str]) -> None:
         return InputError(f"the adapter {spec} does not fit {base['name']} ({why}); {NAME_IT}.")
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of what is refused below
-            model = adapted(folder, base["spec"])
+        model = adapted(folder, base["spec"], lora)
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
             there = set(file.keys())
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise refusal(first_line(error)) from error
     wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    # Embeddings that were saved with an adapter are weights of the model itself.
-    if wrong := sorted((wanted - there) | (there - wanted - model.state_dict().keys())):
+    if more := sorted(key for key in there - wanted if ".lora_" not in key):
+        raise InputError(f"the adapter {spec} has more than LoRA's weights ({more[0]}); {MERGE_IT}.")
+    if wrong := sorted(wanted ^ there):
         raise refusal(f"{'it lacks' if wrong[0] in wanted else 'there is no place for'} {wrong[0]}")
     ids = torch.arange(8)[None]
     apart = model(input_ids=ids, use_cache=False).logits
     merged = model.merge_and_unload()(input_ids=ids, use_cache=False).logits
     if not torch.allclose(apart, merged, rtol=1e-2, atol=1e-2 * float(apart.abs().max())):
         raise InputError(
-            f"the adapter {spec} cannot be merged into {base['name']} (as one on embeddings that are the output layer, "
-            "too); an adapter without them can."
+            f"the adapter {spec} cannot be merged into {base['name']} (it is on embeddings that are the output layer, "
+            "too): untie them in the base, merge it, and import the whole model."
         )

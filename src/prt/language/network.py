@@ -132,6 +132,14 @@ def check(model: Causal, max_length: int) -> int:
     return size
 
 
+def adapter_config(lora: Lora) -> Any:
+    """PEFT's description of an adapter."""
+    from peft import LoraConfig
+
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    return LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
+
+
 def trainable(spec: str, name: str, lora: Lora | None, seed: int, recipe: Recipe) -> Any:
     """What is trained of a model: all its weights, in float32, or a fresh adapter (a PeftModel), drawn by ``seed``.
 
@@ -144,15 +152,13 @@ def trainable(spec: str, name: str, lora: Lora | None, seed: int, recipe: Recipe
         network.activation_checkpointing_enable()
     if lora is None:
         return network
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    config = LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
     torch.manual_seed(seed)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
-            network = get_peft_model(network, config)
+            network = get_peft_model(network, adapter_config(lora))
     except (ValueError, re.error) as error:  # a text is a regular expression
         raise InputError(f"LoRA cannot be put on {name}: {error}; correct 'targets'.") from error
     if any(p.requires_grad for p in causal(network).get_output_embeddings().parameters()):

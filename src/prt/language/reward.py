@@ -17,6 +17,8 @@ from prt import reward
 from prt.atomic import file_hash, fingerprint, remove, write_json
 from prt.errors import InputError, first_line
 from prt.language.models import Causal, load, vocabulary
+from prt.language.network import adapter_config
+from prt.language.recipe import Lora
 
 # What transformers and PEFT write, besides the files that a kind of tokenizer has of its own.
 FILES = (
@@ -150,7 +152,9 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
     title = f"{manifest['base']['name']} {manifest['method']}"
     if manifest["lora"] is None:
         return Causal(title, load(str(folder), dtype, device).model, tokenizer)
-    return Causal(title, _merged(folder, base_of(folder, base), dtype).to(device).eval(), tokenizer)
+    # In float32, and then made what is asked for.
+    model = adapted(folder, base_of(folder, base), Lora(**manifest["lora"])).merge_and_unload().to(dtype)
+    return Causal(title, model.to(device).eval(), tokenizer)
 
 
 def base_of(folder: Path, base: str | None = None) -> str:
@@ -177,15 +181,14 @@ def base_of(folder: Path, base: str | None = None) -> str:
     return spec
 
 
-def _merged(folder: Path, base: str, dtype: torch.dtype) -> Any:
-    """The base with the adapter in ``folder`` added to its weights, in float32, and then made ``dtype``."""
-    return adapted(folder, base).merge_and_unload().to(dtype)
+def adapted(folder: Path, base: str, lora: Lora) -> Any:
+    """A model with the weights of the adapter in ``folder`` on it, a PeftModel in float32 on the CPU.
 
-
-def adapted(folder: Path, base: str) -> Any:
-    """A model with the adapter in ``folder`` on it, a PeftModel in float32 on the CPU."""
+    What kind of adapter it is ``lora`` says, not PEFT's file, in which there may be options that import modules.
+    """
     from peft import PeftModel
 
+    network = load(base, torch.float32, torch.device("cpu")).model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
-        return PeftModel.from_pretrained(load(base, torch.float32, torch.device("cpu")).model, folder)
+        return PeftModel.from_pretrained(network, folder, config=adapter_config(lora))
