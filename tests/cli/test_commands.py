@@ -15,6 +15,7 @@ from prt.plan.jobs import RULES
 Prt = Callable[..., tuple[int, str, str]]
 PREDICT = "predict image.png --reward reward --target RN50/openai"
 GENERATE = "generate text --reward reward --target target"
+EVALUATE = "evaluate gsm8k --reward reward --target target --out out"
 # Command line → what its last line must say.
 BAD = {
     "predct": "No such command 'predct'",
@@ -38,6 +39,14 @@ BAD = {
     f"{PREDICT}": "the reward manifest reward/manifest.json does not exist",
     f"{GENERATE} --precision fp8": "unknown precision 'fp8'",
     f"{GENERATE} --temperature -1": "'--temperature': Input should be greater than or equal to 0",
+    f"{GENERATE} --method eft": "the reward manifest reward/manifest.json does not exist",
+    f"{EVALUATE} --set shots": "--set takes KEY=VALUE",
+    f"{EVALUATE}": "the reward manifest reward/manifest.json does not exist",
+    "import language /none --base /none --out made": "there is no folder /none",
+    "import language model --out made": "there is no folder model",
+    "import vision none.pt --base RN50/openai --out made": "Missing option '--classes'",
+    "import vision none.pt --base RN50/openai --out made --classes none.txt": "class names in none.txt cannot be read",
+    "import images": "No such command 'images'",
     f"{GENERATE}": "the reward manifest reward/manifest.json does not exist",
 }
 

@@ -120,6 +120,8 @@ def test_an_imported_pair_gives_the_sum_of_the_equation(
             assert said[:2] == (0, expected + "\n")
             answers.add(expected)
     assert len(answers) > 2
+    expected = by_hand(places["target"], [tuned, base], [1, -1])
+    assert prt(*given, "--method", "eft", "--draft", places["base"], PROMPT)[:2] == (0, expected + "\n")
     code, _, complaint = prt(*given, PROMPT)
     assert code == 1
     assert "holds a fine-tuned model (method ft), no reward: method prt does not take it" in complaint

@@ -82,7 +82,7 @@ def _tuned(place: Path, base: Backbone) -> Backbone:
     elif place.is_file():
         clip = copy.deepcopy(base.clip)
         try:
-            open_clip.load_checkpoint(clip, str(place))
+            open_clip.load_checkpoint(clip, str(place), weights_only=True)
         except Exception as error:  # no checkpoint, another architecture: open_clip raises many kinds
             raise InputError(
                 f"the weights of {place} do not fit {base.spec} ({first_line(error)}); name a checkpoint of open_clip, "
