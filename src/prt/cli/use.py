@@ -139,7 +139,12 @@ def evaluate(
     settings: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; may be repeated.")
     ] = [],  # noqa: B006
-    unsafe_code: Annotated[bool, typer.Option("--unsafe-code", help="Programs that it wrote may run, jailed.")] = False,
+    unsafe_code: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe-code", help="Programs that it wrote may run (jailed), and a task file's Python (not jailed)."
+        ),
+    ] = False,
     downloads: Downloads = Path("downloads"),
     base: Base = None,
     precision: Precision = "fp32",
@@ -148,7 +153,7 @@ def evaluate(
     """Measure a language model with a reward put on it; the settings are those of config/README.md."""
     from prt.cell import Cell
     from prt.language import tasks
-    from prt.language.evaluate import check, evaluate
+    from prt.language.evaluate import evaluate
     from prt.language.parts import Models
     from prt.language.reward import read_manifest
     from prt.methods import PRETRAINED, SOURCE_PRETRAINED
@@ -156,7 +161,7 @@ def evaluate(
 
     begin()
     own = _settings(settings)
-    check(benchmark, own, unsafe_code)
+    tasks.allow(benchmark, own, unsafe_code)
     manifest = read_manifest(reward)
     check_method(reward, manifest, method)
     facts = {name: manifest[name] for name in ("alpha", "seed")} | {"lora": manifest["lora"] is not None}

@@ -94,12 +94,12 @@ def allow(benchmark: str, own: dict[str, Any], unsafe_code: bool) -> None:
     if judged:
         raise InputError(
             f"{benchmark} runs programs that a model wrote; allow that with `unsafe_code: true` in the "
-            "configuration's 'language', or leave the benchmark out. They run in a sandbox."
+            "configuration's 'language' or by --unsafe-code, or leave the benchmark out. They run in a sandbox."
         )
     if found is not None:
         raise InputError(
             f"{benchmark} runs {found}, with your rights and in no sandbox; allow that with `unsafe_code: true` in the "
-            "configuration's 'language' if you know it, or take it out of the file."
+            "configuration's 'language' or by --unsafe-code if you know it, or take it out of the file."
         )
 
 
