@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from helpers.hub import COMMIT, Server, hub, server
+from helpers.marks import leave
 
 from prt.errors import InputError
-from prt.hub import Kind, download, kind_of, origin
+from prt.hub import Kind, download, kind_of, load_dataset, origin
 
 __all__ = ["hub", "server"]  # fixtures
 FILES = {"a.json": b"first", "b/c.json": b"second", "large.tar": b"all of it again"}
@@ -115,3 +116,15 @@ def test_kinds_of_sources() -> None:
         kind_of("folders:/a", ["folder", "paper"], "kind of source")
     with pytest.raises(InputError, match="'embedded:digits' has a new name: write 'miniature:digits'"):
         kind_of("embedded:digits", ["folder"], "kind of source")
+
+
+def test_a_data_set_s_own_code(tmp_path: Path) -> None:
+    """A folder of data with a script of its name, as ``datasets`` once ran."""
+    folder = tmp_path / "sums"
+    folder.mkdir()
+    leave(folder, tmp_path / "mark", "sums")
+    (folder / "README.md").write_text("---\nconfigs:\n- {config_name: default, trust_remote_code: true}\n---\n")
+    (folder / "train.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(InputError, match=r"cannot read .*sums"):
+        load_dataset(str(folder), tmp_path)
+    assert not (tmp_path / "mark").exists()

@@ -5,8 +5,9 @@ next one goes on with. huggingface_hub reads whether it may use the network when
 """
 
 import fnmatch
+import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +111,39 @@ def refusal(repository: str, kind: Kind, error: BaseException) -> InputError | N
     if is_any(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         return InputError(f"the {what} {repository} is not on this machine, and the hub is out of reach; {FETCH}.")
     return None
+
+
+def refuse_code(spec: str) -> None:
+    """Refuse a model or a tokenizer of transformers whose files want code of their own, or of the hub's, to be run.
+
+    Args:
+        spec: a folder, or a name on the hub.
+
+    Raises:
+        InputError: naming the file and its key.
+    """
+    from transformers.utils.hub import cached_file
+
+    for name in ("config.json", "tokenizer_config.json"):
+        path = cached_file(spec, name, _raise_exceptions_for_missing_entries=False)
+        described = json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+        for key in _options(described):
+            raise InputError(
+                f"{path} asks for code of its own by '{key}', and none is run here; take a model that transformers "
+                "has itself, and if it is one, take the key out."
+            )
+
+
+def _options(described: Any) -> Iterator[str]:
+    """The keys, at any depth, that make transformers run a file: of the folder, or of a repository of kernels."""
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(described, (dict, list)):
+        inside = described.items() if isinstance(described, dict) else enumerate(described)
+    for key, value in inside:
+        names_kernels = str(key).endswith("_implementation") and "/" in str(value)
+        if key == "auto_map" or names_kernels:
+            yield str(key)
+        yield from _options(value)
 
 
 def origin(folder: Path) -> dict[str, Any]:

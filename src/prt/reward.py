@@ -7,7 +7,7 @@ import subprocess
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from prt.methods import METHODS, putting_on
 
 MADE = ("ft", "prt")  # what others may have made, to be imported
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+
+
+# A file of the folder itself, not one elsewhere.
+PlainName = Annotated[str, Field(pattern=r"^[\w-][^/\\\x00-\x1f]*$")]
 
 
 class _Checked(BaseModel, strict=True):
@@ -58,7 +62,7 @@ class _Language(_Checked):
     dataset: Any
     vocabulary: _Vocabulary
     template: Any
-    files: dict[str, str] = Field(min_length=1)
+    files: dict[PlainName, str] = Field(min_length=1)
 
 
 # What must stand in a manifest, whatever else does.

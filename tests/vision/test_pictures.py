@@ -1,6 +1,8 @@
 """A user's pictures are read as people see them, in a data set as elsewhere; ordinary files are kept as they are."""
 
 import io
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,3 +140,14 @@ def test_broken_pictures(content: bytes) -> None:
         with pytest.raises(InputError, match=r"the image x\.png cannot be read \(") as error:
             read(content, "x.png")
         assert "BytesIO" not in str(error.value)
+
+
+def test_a_picture_runs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPS file is a program, which Pillow has Ghostscript run."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\n: > {tmp_path}/mark\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for read in (as_seen, decode, kept):
+        with pytest.raises(InputError, match="the image x cannot be read"):
+            read(file(COLOURS, "EPS"), "x")
+    assert not (tmp_path / "mark").exists()

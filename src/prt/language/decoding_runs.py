@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     CompileConfig,
     DynamicCache,
@@ -29,7 +28,7 @@ from transformers import (
 from prt.errors import InputError
 from prt.language.composed import compose
 from prt.language.decoding_speed import DRAFTED, Measured, Pair
-from prt.language.models import DTYPES, Causal, load, load_tokenizer, shared_ids, vocabulary
+from prt.language.models import DTYPES, Causal, load, load_config, load_tokenizer, shared_ids, vocabulary
 from prt.language.reward import load_tuned
 from prt.language.speculative import Speculative, Statistics
 from prt.methods import METHODS
@@ -74,7 +73,7 @@ def sizes(pair: Pair, precision: str, prompt_tokens: int, new_tokens: int) -> tu
     target, source = (vocabulary(load_tokenizer(folder)) for folder in (pair.target_folder, pair.source_folder))
     shared_ids(target, source, (pair.target, pair.source))
     for name, folder in ((pair.target, pair.target_folder), (pair.source, pair.source_folder)):
-        context = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+        context = getattr(load_config(folder), "max_position_embeddings", None)
         if context is not None and length > context:
             raise InputError(
                 f"prompt and new tokens are {length} tokens, but the context of {name} is {context}; take fewer."
@@ -90,9 +89,9 @@ def bytes_read(folder: str, dtype: torch.dtype, context: int) -> int:
 
     Of an input embedding a row is read, which is not counted; where it is the output layer as well, all of it is read.
     """
-    config = AutoConfig.from_pretrained(folder)
+    config = load_config(folder)
     with torch.device("meta"):  # shapes alone, no numbers
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
         cache = DynamicCache(config=config)
         model(torch.zeros(1, context, dtype=torch.long), past_key_values=cache, use_cache=True)
     total = sum(parameter.nbytes for parameter in model.parameters())
@@ -145,7 +144,7 @@ def _models(pair: Pair, method: str, dtype: torch.dtype, device: torch.device) -
             loaded = load(folder, dtype, device, name)
         else:
             with device:
-                network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=dtype)
+                network = AutoModelForCausalLM.from_config(load_config(folder), dtype=dtype, trust_remote_code=False)
             loaded = Causal(name, network.eval(), load_tokenizer(folder))
         loaded.model.generation_config = GenerationConfig(pad_token_id=0)  # greedy, and nothing ends a text
         return loaded

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from prt import hub
 from prt import reward as tuned
 from prt.atomic import making, read_json
 from prt.errors import InputError, first_line, known
 from prt.language import is_missing
-from prt.language.models import fetch, load, load_tokenizer, shared_ids, vocabulary
+from prt.language.models import fetch, load, load_config, load_tokenizer, shared_ids, vocabulary
 from prt.language.network import adapter_config
 from prt.language.recipe import Lora
 from prt.language.reward import adapted, describe, save_tuned, weights_hash
@@ -141,7 +141,7 @@ def _write_model(spec: str, folder: Path, facts: dict[str, Any], out: Path) -> N
     tokenizer = _tokenizer(spec, folder)
     _check_tokenizer(spec, tokenizer, facts["base"])
     model: Any = load(str(folder), "auto", torch.device("cpu"), spec).model
-    base = AutoConfig.from_pretrained(facts["base"]["spec"], trust_remote_code=False)
+    base = load_config(facts["base"]["spec"])
     for size in SIZES:
         here, there = getattr(model.config, size, None), getattr(base, size, None)
         if here != there:
@@ -167,7 +167,10 @@ def _write_adapter(spec: str, folder: Path, facts: dict[str, Any], lora: Lora, o
 def _tokenizer(spec: str, folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, beside a model or an adapter."""
     try:
+        hub.refuse_code(str(folder))
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except InputError:
+        raise
     except Exception as error:  # a damaged tokenizer.json raises a bare Exception
         raise InputError(
             f"{spec} has no tokenizer that can be loaded; save its tokenizer to its folder, too (often that of its "

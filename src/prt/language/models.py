@@ -8,8 +8,16 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from prt import hub
 from prt.atomic import fingerprint, write_json
@@ -111,13 +119,35 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model: a folder, or a name on the Hugging Face hub.
 
     Raises:
-        InputError: if there is none, or it is gated, not fetched or damaged.
+        InputError: if there is none, it is gated, not fetched or damaged, or its files ask for code of their own.
+    """
+    _must_be_there(spec)
+    return read_tokenizer(spec)
+
+
+def read_tokenizer(spec: str) -> PreTrainedTokenizerBase:
+    """:func:`load_tokenizer`, also of a folder that holds no model."""
+    try:
+        hub.refuse_code(spec)
+        return AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged tokenizer.json raises a bare Exception
+        raise _refusal(spec, "tokenizer", error) from error
+
+
+def load_config(spec: str) -> PretrainedConfig:
+    """The configuration of a model: a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        InputError: as for :func:`load_tokenizer`.
     """
     _must_be_there(spec)
     try:
-        return AutoTokenizer.from_pretrained(spec)
-    except Exception as error:  # a damaged tokenizer.json raises a bare Exception
-        raise _refusal(spec, "tokenizer", error) from error
+        hub.refuse_code(spec)
+        return AutoConfig.from_pretrained(spec, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _refusal(spec, "configuration", error) from error
 
 
 def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, name: str = "") -> Causal:
@@ -126,12 +156,18 @@ def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, 
     ``dtype`` auto: as its weights are saved.
 
     Raises:
-        InputError: if there is none, it is gated, not fetched or damaged, or it lacks weights.
+        InputError: if there is none, it is gated, not fetched or damaged, it lacks weights, its files ask for code of
+            their own, or it is an adapter.
     """
     tokenizer = load_tokenizer(spec)
     try:
+        if cached_file(spec, "adapter_config.json", _raise_exceptions_for_missing_entries=False):
+            raise InputError(
+                f"{spec} is an adapter (adapter_config.json), and would load another model unasked; merge it into its "
+                "base, or name that."
+            )
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            spec, dtype=dtype, use_safetensors=True, output_loading_info=True
+            spec, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _refusal(spec, "model", error) from error

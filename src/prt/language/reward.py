@@ -4,19 +4,23 @@ A folder in transformers' format, or of a PEFT adapter that names its base, with
 """
 
 import os
+import tempfile
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import filter as fitting
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prt import reward
 from prt.atomic import file_hash, fingerprint, remove, write_json
 from prt.errors import InputError, first_line
-from prt.language.models import Causal, load, vocabulary
+from prt.language.models import Causal, load, read_tokenizer, vocabulary
 from prt.language.network import adapter_config
 from prt.language.recipe import Lora
 
@@ -26,6 +30,10 @@ FILES = (
     *("adapter_config.json", "adapter_model*.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
 )
+
+# Without these, nothing was tuned.
+MODEL = ("config.json", "model*.safetensors")
+ADAPTER = ("adapter_model.safetensors",)
 
 
 def weights_hash(spec: str) -> str:
@@ -132,11 +140,19 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
     Args:
         base: the model that an adapter was tuned on, a folder or a name on the hub; default: where the manifest says.
 
+    Nothing is read but the files that the manifest names with their hashes.
+
     Raises:
         InputError: if the folder is no whole tuned language model, a file in it was changed, its tokenizer is not the
-            one it was tuned with, or an adapter's base is missing or another.
+            one it was tuned with, an adapter's base is missing or another, or a file asks for code to be run.
     """
     manifest = read_manifest(folder)
+    for pattern in ADAPTER if manifest["lora"] else MODEL:
+        if not fitting(manifest["files"], pattern):
+            raise InputError(
+                f"the reward manifest {folder / reward.MANIFEST} names no file {pattern}, without which there is no "
+                "tuned model; tune it again."
+            )
     for name, sha256 in manifest["files"].items():
         if not (folder / name).is_file():
             raise InputError(
@@ -146,15 +162,28 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
             raise InputError(
                 f"the file {folder / name} is not the one its manifest describes; copy it again, or tune it again."
             )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if vocabulary(tokenizer).sha256 != manifest["vocabulary"]["sha256"]:
-        raise InputError(f"the tokenizer in {folder} is not the one that its manifest describes; tune it again.")
-    title = f"{manifest['base']['name']} {manifest['method']}"
-    if manifest["lora"] is None:
-        return Causal(title, load(str(folder), dtype, device).model, tokenizer)
-    # In float32, and then made what is asked for.
-    model = adapted(folder, base_of(folder, base), Lora(**manifest["lora"])).merge_and_unload().to(dtype)
-    return Causal(title, model.to(device).eval(), tokenizer)
+    with _alone(folder, manifest["files"]) as whole:
+        tokenizer = read_tokenizer(str(whole))
+        if vocabulary(tokenizer).sha256 != manifest["vocabulary"]["sha256"]:
+            raise InputError(f"the tokenizer in {folder} is not the one that its manifest describes; tune it again.")
+        title = f"{manifest['base']['name']} {manifest['method']}"
+        if manifest["lora"] is None:
+            return Causal(title, load(str(whole), dtype, device).model, tokenizer)
+        # In float32, and then made what is asked for.
+        model = adapted(whole, base_of(folder, base), Lora(**manifest["lora"])).merge_and_unload().to(dtype)
+        return Causal(title, model.to(device).eval(), tokenizer)
+
+
+@contextmanager
+def _alone(folder: Path, files: Iterable[str]) -> Iterator[Path]:
+    """A folder that has ``files`` of ``folder`` and nothing else, so that nothing that was not checked is read."""
+    with tempfile.TemporaryDirectory(prefix="prt-reward-") as name:
+        for file in files:
+            Path(name, file).symlink_to((folder / file).resolve())
+        try:
+            yield Path(name)
+        except InputError as error:
+            raise InputError(str(error).replace(name, str(folder))) from error
 
 
 def base_of(folder: Path, base: str | None = None) -> str:

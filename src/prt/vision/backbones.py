@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from prt.atomic import read_json, remove, write_json, write_tensors
 from prt.errors import InputError, first_line, known
+from prt.hub import refuse_code
+from prt.vision import configuration
 from prt.vision.clip import Compose, PILToTensor, open_clip
 
 CONFIG = "open_clip_config.json"
@@ -42,10 +44,12 @@ class Backbone:
 def load_backbone(spec: str) -> Backbone:
     """Load ``MODEL/PRETRAINED``, where PRETRAINED is a tag of open_clip or a checkpoint, or ``local-dir:FOLDER``.
 
-    A local-dir is a folder in open_clip's own format (configuration and weights), as the miniature family is.
+    A local-dir is a folder in open_clip's own format (configuration and weights), as the miniature family is. What its
+    configuration may say is in :mod:`prt.vision.configuration`.
 
     Raises:
-        InputError: for an unknown model or tag, weights that cannot be had or do not fit, or a quickgelu mismatch.
+        InputError: for an unknown model or tag, weights that cannot be had or do not fit, a quickgelu mismatch, or an
+            option that a file may not set.
     """
     if spec.startswith("local-dir:") or (Path(spec) / CONFIG).is_file():
         return _load_local(Path(spec.removeprefix("local-dir:")))
@@ -62,8 +66,11 @@ def load_backbone(spec: str) -> Backbone:
     if quick is not None and quick != model_cfg.get("quick_gelu", False) and other != model:
         raise InputError(f"the weights '{pretrained}' need the model {other}: write {other}/{pretrained}.")
     try:
-        clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True)
-        tokenizer = open_clip.get_tokenizer(model)
+        for part in ("hf_model_name", "hf_tokenizer_name"):  # of some text towers; open_clip would let transformers ask
+            if there := model_cfg["text_cfg"].get(part):
+                refuse_code(there)
+        clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=True, weights_only=True)
+        tokenizer = _tokenizer(model, model_cfg)
     except Exception as error:  # network, cache, wrong shapes: open_clip raises many kinds
         raise InputError(
             f"the weights of {spec} could not be loaded ({first_line(error)}); fetch them where there is a "
@@ -74,15 +81,27 @@ def load_backbone(spec: str) -> Backbone:
 
 def _load_local(folder: Path) -> Backbone:
     config = read_json(folder / CONFIG, "backbone configuration")
+    configuration.check(config.get("model_cfg"), str(folder / CONFIG))
     name = f"local-dir:{folder}"
+    if _has_tokenizer(config["model_cfg"]):
+        refuse_code(str(folder))
     try:
-        clip = open_clip.create_model(name, require_pretrained=True)
-        tokenizer = open_clip.get_tokenizer(name)
+        clip = open_clip.create_model(name, require_pretrained=True, weights_only=True)
+        tokenizer = _tokenizer(name, config["model_cfg"])
     except Exception as error:  # missing, truncated or wrong-shaped weights: open_clip raises many kinds
         raise InputError(
             f"the backbone {folder} could not be loaded ({first_line(error)}); delete the folder and make it again."
         ) from error
     return Backbone(name, clip, tokenizer, config["model_cfg"], dict(clip.visual.preprocess_cfg))
+
+
+def _has_tokenizer(model_cfg: dict[str, Any]) -> bool:
+    """Whether a network's tokenizer is one of transformers', not open_clip's own."""
+    return bool(model_cfg.get("text_cfg", {}).get("hf_tokenizer_name"))
+
+
+def _tokenizer(name: str, model_cfg: dict[str, Any]) -> Any:
+    return open_clip.get_tokenizer(name, **({"trust_remote_code": False} if _has_tokenizer(model_cfg) else {}))
 
 
 def save_backbone(
@@ -163,7 +182,12 @@ class Classifier(nn.Module):
 
 
 def build_tower(model_cfg: dict[str, Any]) -> nn.Module:
-    """An image tower without weights, from open_clip's model configuration."""
+    """An image tower without weights, from open_clip's model configuration.
+
+    Raises:
+        InputError: for an option that a file may not set.
+    """
+    configuration.check({key: model_cfg[key] for key in model_cfg if key != "text_cfg"}, "the configuration")
     vision = open_clip.CLIPVisionCfg(**{**model_cfg["vision_cfg"], "timm_model_pretrained": False})
     return open_clip.model._build_vision_tower(model_cfg["embed_dim"], vision, model_cfg.get("quick_gelu", False))
 

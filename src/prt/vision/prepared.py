@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from prt.atomic import read_json
@@ -19,6 +19,7 @@ from prt.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 0  # of whatever is drawn once and for all
+EpsImagePlugin.gs_binary = False  # else a picture may be a program in PostScript, which Pillow has Ghostscript run
 SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32())])
 
 
