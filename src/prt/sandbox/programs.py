@@ -7,43 +7,49 @@ attacker who knows a hole in the kernel.
 
 import json
 import math
-import secrets
+import os
+import selectors
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import prt
 from prt.errors import InputError
-from prt.sandbox import jail
 
 SECONDS = 3.0  # for one program; code_eval's own
 GRACE = 20  # seconds for making the sandbox, beyond which it is ended from outside
 MEMORY = 2 << 30
 FILE = 16 << 20
+READY = b"ready\n"
+START = f"import sys; sys.path.insert(0, {str(Path(prt.__file__).parents[1])!r}); "
+START += "from prt.sandbox.jail import main; del sys.path[0]; main()"
 
 
-def run(program: str, seconds: float = SECONDS) -> str:
-    """Run a Python program in the sandbox.
+def run(program: str, tests: str = "", seconds: float = SECONDS) -> str:
+    """Run a Python program and its tests in the sandbox, each in a process of its own.
 
-    It may read the Python that runs this, with its packages, and write to its working folder, which is thrown away.
+    The program may read the Python that runs this, with its packages, and write to its working folder, which is thrown
+    away. The tests call what it defines (see :mod:`prt.sandbox.remote`), and decide.
 
     Args:
-        seconds: how long it may take.
+        seconds: how long both may take.
 
     Returns:
-        ``passed`` if it ran to its end, else ``failed: …`` and why.
+        ``passed`` if both ran to their end, else ``failed: …`` and why.
 
     Raises:
         InputError: if this machine allows no sandbox.
     """
-    secret = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="prt-sandbox-") as folder, tempfile.TemporaryFile() as out:
+    with tempfile.TemporaryDirectory(prefix="prt-sandbox-") as folder, tempfile.TemporaryFile() as wanted:
+        wanted.write(json.dumps({"program": program, "tests": tests}).encode())
+        wanted.seek(0)
         settings = {
             "root": str(Path(folder).resolve()),
             "folders": _folders(),
-            "seconds": seconds,
             "limits": {
                 "RLIMIT_CPU": math.ceil(seconds) + 1,
                 "RLIMIT_AS": MEMORY,
@@ -53,33 +59,47 @@ def run(program: str, seconds: float = SECONDS) -> str:
         }
         environment = {"HOME": "/sandbox", "TMPDIR": "/sandbox", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-I", "-B", jail.__file__, json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=out,
+            [sys.executable, "-I", "-B", "-c", START, json.dumps(settings)],
+            stdin=wanted,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
             cwd="/",
             start_new_session=True,
         )
+        assert process.stdout is not None
         try:
-            process.communicate(f"{secret}\n{program}".encode(errors="surrogatepass"), timeout=seconds + GRACE)
-        except subprocess.TimeoutExpired:
-            pass
+            ready, ended = _read(process.stdout, GRACE, until=READY)
+            if not ready.startswith(READY):
+                raise InputError(
+                    "this machine allows no sandbox for a model's programs "
+                    f"({ready.decode(errors='replace').strip() or 'no answer'}): HumanEval and MBPP want a Linux that "
+                    "lets an ordinary user make namespaces (user.max_user_namespaces above 0, "
+                    "kernel.apparmor_restrict_unprivileged_userns 0) and has libseccomp; run them on one, or leave "
+                    "them out."
+                )
+            said, ended = _read(process.stdout, seconds)
         finally:
-            process.kill()
+            process.kill()  # the kernel then ends all within
             process.wait()
-        out.seek(0)
-        ready, _, result = out.read().decode(errors="replace").partition("\n")
-    if ready != "ready":
-        raise InputError(
-            f"this machine allows no sandbox for a model's programs ({ready.strip() or 'no answer'}): HumanEval and "
-            "MBPP want a Linux that lets an ordinary user make namespaces (user.max_user_namespaces above 0, "
-            "kernel.apparmor_restrict_unprivileged_userns 0); run them on one, or leave them out."
-        )
-    said, _, verdict = result.partition(" ")
-    if said != secret:
-        return "failed: it was ended, or ended itself, before its tests were done"
-    return verdict
+            process.stdout.close()
+    if not ended:
+        return f"failed: TimeoutError: not done within {seconds:g} seconds"
+    verdict = (ready.removeprefix(READY) + said).decode(errors="replace")
+    return verdict or "failed: it was ended, or ended itself, before its tests were done"
+
+
+def _read(pipe: IO[bytes], seconds: float, until: bytes = b"") -> tuple[bytes, bool]:
+    """What comes out of a pipe within ``seconds``, or as far as it begins with ``until``; and whether it has ended."""
+    said, end = b"", time.monotonic() + seconds
+    with selectors.DefaultSelector() as ready:
+        ready.register(pipe, selectors.EVENT_READ)
+        while not (until and said.startswith(until)) and (left := end - time.monotonic()) > 0:
+            if ready.select(left):
+                if not (more := os.read(pipe.fileno(), 1 << 16)):
+                    return said, True
+                said += more
+    return said, False
 
 
 def _folders() -> list[str]:
@@ -115,7 +135,7 @@ class CodeEval:
             InputError: if this machine allows no sandbox.
         """
         said = {
-            problem: [run(f"{program}\n{tests}") for program in programs]
+            problem: [run(program, tests) for program in programs]
             for problem, (programs, tests) in enumerate(zip(predictions, references, strict=True))
         }
         counts = [(len(results), results.count("passed")) for results in said.values()]
