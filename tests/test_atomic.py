@@ -12,7 +12,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prt.atomic import fingerprint, read_json, read_tensors, replacing, write_json, write_tensors, write_text
+from prt.atomic import (
+    fingerprint,
+    read_json,
+    read_tensors,
+    remove,
+    replacing,
+    scratch,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from prt.errors import InputError, known
 
 
@@ -40,7 +50,7 @@ FILL = """
 import sys, torch
 from pathlib import Path
 from prt.errors import InputError
-from prt.atomic import write_tensors
+from prt.atomic import remove, scratch, write_tensors
 folder = Path(sys.argv[1])
 try:
     write_tensors(folder / "w.safetensors", {"w": torch.zeros(10**6)}, {})
@@ -118,3 +128,45 @@ def test_the_nearest_name() -> None:
         known("vit-s-por", ["vit-s-poor", "rn12-rich"], "backbone")
     with pytest.raises(InputError, match=r"choose one of: a, b"):
         known("zzzz", ["b", "a"], "method")
+
+
+LEAVING = """
+import sys, time
+from prt.atomic import remove, scratch, scratch
+with scratch("tests") as folder:
+    (folder / "large").write_text("x")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_scratch_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    command, options = [sys.executable, "-c", LEAVING], {"stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with (
+        subprocess.Popen(command, env=environment, **options) as killed,
+        subprocess.Popen(command, env=environment, **options) as alive,
+    ):
+        folders = [Path(process.stdout.readline().strip()) for process in (killed, alive)]
+        killed.kill()
+        killed.wait()
+        others = [tmp_path / "prt-another-abc", tmp_path / "prt-tests-file"]
+        others[0].mkdir()
+        others[1].write_text("")
+        for path in (*folders, *others):
+            os.utime(path, (0, 0))
+        with scratch("tests") as folder:
+            assert folder.parent == tmp_path
+            assert sorted(tmp_path.iterdir()) == sorted([folder, folders[1], *others])
+        assert not folder.exists()
+        alive.kill()
+
+
+def test_removing_takes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.parts").mkdir()
+    for name in ("checkpoint", ".checkpoint.part", ".checkpoint.parts/.tmpXyz", "kept"):
+        (tmp_path / name).write_text("half")
+    remove(tmp_path / "checkpoint")
+    remove(tmp_path / "checkpoint")
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"]

@@ -1,10 +1,13 @@
 """Files that appear whole or not at all, and are checked when read: safetensors and JSON, no pickle."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +28,8 @@ _REMEDY = {
     errno.EEXIST: "a file stands where a folder is needed; remove it or choose another folder",
 }
 
+SETTLED = 60  # seconds until a folder of :func:`scratch` surely has its lock
+
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
@@ -34,7 +39,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         InputError: if the file cannot be written (no space, no permission, …).
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.part")  # one name, so that a killed writer's remains are written over
+    aside, _ = _asides(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -57,7 +62,7 @@ def making(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: if there is something at ``folder`` already, or it cannot be written.
     """
-    aside = folder.with_name(f".{folder.name}.part")
+    aside, _ = _asides(folder)
     try:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise InputError(f"{folder} is there already; choose another folder, or remove it.")
@@ -85,10 +90,47 @@ def _unwritable(path: Path, error: Exception) -> InputError | None:
     return InputError(f"cannot write {path}: {os.strerror(number)}; {_REMEDY.get(number, 'mend that and run again')}.")
 
 
+def _asides(path: Path) -> tuple[Path, Path]:
+    """The file and the folder that ``path`` is made in: always the same, so that the next writer finds a dead one's."""
+    return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.parts")
+
+
 def remove(path: Path | str) -> None:
-    """Remove a file, if there is one."""
+    """Remove a file, if there is one, and what a killed writer of it left."""
+    file, folder = _asides(Path(path))
     with suppress(FileNotFoundError, NotADirectoryError):
         Path(path).unlink()
+    with suppress(OSError):
+        file.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """Yield an empty folder in the system's place for temporary files, and remove it afterwards.
+
+    What killed processes left for the same ``purpose`` is removed first. A folder is locked for as long as its process
+    lives, so that another's is let be.
+    """
+    prefix = f"prt-{purpose}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):  # another user's, or in use
+            if time.time() - left.stat().st_mtime > SETTLED and not left.is_symlink():
+                with _locked(left):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=prefix) as name, _locked(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; OSError if another process does."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -127,7 +169,7 @@ def write_tensors(path: Path | str, tensors: "dict[str, Tensor]", header: dict[s
     with replacing(path) as aside:
         # safetensors writes to a file of a random name first, which would stay where it is killed: it does so in a
         # folder of ours, which the next writer finds.
-        work = aside.with_name(f"{aside.name}s")
+        _, work = _asides(Path(path))
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         try:

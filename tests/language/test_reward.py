@@ -13,7 +13,7 @@ from prt.language.chats import Manifest
 from prt.language.models import load
 from prt.language.network import backbone, causal, head
 from prt.language.recipe import Lora
-from prt.language.reward import load_tuned
+from prt.language.reward import load_tuned, save_tuned
 from prt.language.reward import read_manifest as read_reward
 
 __all__ = ["bases", "data", "imported", "run"]  # fixtures
@@ -60,6 +60,17 @@ def test_portable(run: Run, bases: dict[str, Path], data: Manifest, tmp_path: Pa
     assert load_tuned(folder, torch.float32, CPU, base=str(moved))
     with pytest.raises(InputError, match=r"is an adapter of qwen, but the weights of .*llama are others"):
         load_tuned(folder, torch.float32, CPU, base=str(bases["llama"]))
+
+
+def test_what_a_killed_writer_left_goes_with_the_next(run: Run) -> None:
+    folder = run("again", "ft") / "0"
+    before = sorted(path.name for path in folder.iterdir())
+    (folder / ".part").mkdir()
+    (folder / ".part" / ".tmpXyz").write_bytes(b"half a model")
+    loaded, manifest = load_tuned(folder, torch.float32, CPU), read_reward(folder)
+    save_tuned(folder, loaded.model, loaded.tokenizer, manifest)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert load_tuned(folder, torch.float32, CPU)
 
 
 def test_damage_is_refused(run: Run) -> None:

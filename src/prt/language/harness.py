@@ -1,9 +1,9 @@
 """The tasks of lm-evaluation-harness with data from local folders, and the surroundings that they run in."""
 
+import atexit
 import json
 import logging
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
@@ -26,6 +26,7 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from prt.atomic import scratch
 from prt.errors import InputError, first_line
 from prt.language.own_task import OwnTask
 from prt.language.tasks import is_file
@@ -136,17 +137,15 @@ def _mirrors_the_hub(folder: Path) -> bool:
 
 
 @cache
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="prt-evaluate-")
-
-
 def _scratch() -> Path:
     """A folder for this process, removed when it ends.
 
     ``datasets`` keeps what it has made of the data under the user's home, and would find GPQA's answers there in the
     order that another run drew.
     """
-    return Path(_temporary().name)
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(scratch("evaluate"))
 
 
 @cache

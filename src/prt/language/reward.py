@@ -4,7 +4,7 @@ A folder in transformers' format, or of a PEFT adapter that names its base, with
 """
 
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prt import reward
-from prt.atomic import file_hash, fingerprint, remove, write_json
+from prt.atomic import file_hash, fingerprint, remove, scratch, write_json
 from prt.errors import InputError, first_line
 from prt.language.models import Causal, load, read_tokenizer, vocabulary
 from prt.language.network import adapter_config
@@ -31,6 +31,7 @@ FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
 )
 
+ASIDE = ".part"
 # Without these, nothing was tuned.
 MODEL = ("config.json", "model*.safetensors")
 ADAPTER = ("adapter_model.safetensors",)
@@ -83,24 +84,29 @@ def save_tuned(
 
     ``manifest`` says method, alpha, lora, base, dataset, template, recipe and seed; kind, vocabulary, the files'
     hashes, package versions and the git commit are added. ``state`` is the network's state dictionary where it is
-    sharded. Files of an earlier run go, and a README.md; others in the folder stay, and are no part of it.
+    sharded. Files of an earlier run go; others in the folder stay, and are no part of it.
 
     Raises:
         InputError: if the folder cannot be written.
     """
     remove(folder / reward.MANIFEST)  # a folder with a manifest is whole
+    aside = folder / ASIDE  # of one name, so that a killed writer's remains go with the next
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        options = {} if isinstance(network, PreTrainedModel) else {"save_embedding_layers": False}
+        network.save_pretrained(aside, state_dict=state, **options)
+        tokenizer.save_pretrained(aside)
         for file in files_of(folder, tokenizer):
             file.unlink()  # else a shard or an adapter's description of an earlier run might stay
-        options = {} if isinstance(network, PreTrainedModel) else {"save_embedding_layers": False}
-        network.save_pretrained(folder, state_dict=state, **options)
-        tokenizer.save_pretrained(folder)
-        remove(folder / "README.md")  # the card that PEFT writes
+        for file in files_of(aside, tokenizer):  # not the card that PEFT writes
+            file.replace(folder / file.name)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write {folder} ({first_line(error)}); free some space or choose another folder, and run again."
         ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     describe(folder, tokenizer, manifest)
 
 
@@ -147,7 +153,7 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
             one it was tuned with, an adapter's base is missing or another, or a file asks for code to be run.
     """
     manifest = read_manifest(folder)
-    for pattern in ADAPTER if manifest["lora"] else MODEL:
+    for pattern in MODEL if manifest["lora"] is None else ADAPTER:
         if not fitting(manifest["files"], pattern):
             raise InputError(
                 f"the reward manifest {folder / reward.MANIFEST} names no file {pattern}, without which there is no "
@@ -177,13 +183,13 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
 @contextmanager
 def _alone(folder: Path, files: Iterable[str]) -> Iterator[Path]:
     """A folder that has ``files`` of ``folder`` and nothing else, so that nothing that was not checked is read."""
-    with tempfile.TemporaryDirectory(prefix="prt-reward-") as name:
+    with scratch("reward") as alone:
         for file in files:
-            Path(name, file).symlink_to((folder / file).resolve())
+            (alone / file).symlink_to((folder / file).resolve())
         try:
-            yield Path(name)
+            yield alone
         except InputError as error:
-            raise InputError(str(error).replace(name, str(folder))) from error
+            raise InputError(str(error).replace(str(alone), str(folder))) from error
 
 
 def base_of(folder: Path, base: str | None = None) -> str:

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from shutil import copyfile
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prt.atomic import remove, replacing, write_json
+from prt.atomic import remove, replacing, scratch, write_json
 from prt.errors import known
 from prt.language.models import vocabulary
 from prt.miniature.text import CORPORA, batch, tokenizer
@@ -97,9 +96,9 @@ def _save(out: Path, network: LlamaForCausalLM, origin: dict[str, object]) -> No
     """Every file whole or not at all, config.json last."""
     remove(out / "config.json")
     write_json(out / "origin.json", origin)
-    with TemporaryDirectory() as aside:
+    with scratch("pretrain") as aside:
         network.save_pretrained(aside)
         tokenizer().save_pretrained(aside)
-        for file in sorted(Path(aside).iterdir(), key=lambda file: file.name == "config.json"):
+        for file in sorted(aside.iterdir(), key=lambda file: file.name == "config.json"):
             with replacing(out / file.name) as part:
                 copyfile(file, part)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import prt
+from prt.atomic import scratch
 from prt.errors import InputError
 
 SECONDS = 3.0  # for one program; code_eval's own
@@ -44,11 +45,11 @@ def run(program: str, tests: str = "", seconds: float = SECONDS) -> str:
     Raises:
         InputError: if this machine allows no sandbox.
     """
-    with tempfile.TemporaryDirectory(prefix="prt-sandbox-") as folder, tempfile.TemporaryFile() as wanted:
+    with scratch("sandbox") as folder, tempfile.TemporaryFile() as wanted:
         wanted.write(json.dumps({"program": program, "tests": tests}).encode())
         wanted.seek(0)
         settings = {
-            "root": str(Path(folder).resolve()),
+            "root": str(folder.resolve()),
             "folders": _folders(),
             "limits": {
                 "RLIMIT_CPU": math.ceil(seconds) + 1,
