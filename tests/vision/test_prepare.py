@@ -1,6 +1,7 @@
 """Preparing image data sets, from sources of every kind that can be had without a network."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_hugging_face(pictures: Path, tmp_path: Path) -> None:
     assert manifest.classes == sorted(CLASSES)
     assert sum(n for n, _ in manifest.sizes.values()) == 60
     assert Images(manifest, "train")[0][0] in {f.read_bytes() for f in pictures.rglob("*.png")}
+
+
+def test_a_data_set_that_names_a_pipe(pictures: Path, tmp_path: Path) -> None:
+    """It is not waited for."""
+    import datasets
+
+    os.mkfifo(tmp_path / "pipe")
+    names = [str(file) for file in sorted(pictures.rglob("*.png"))]
+    columns = {"image": [*names[:-1], str(tmp_path / "pipe")], "label": [i % 3 for i in range(len(names))]}
+    kinds = datasets.Features({"image": datasets.Value("string"), "label": datasets.ClassLabel(names=CLASSES)})
+    rows = datasets.Dataset.from_dict(columns, kinds).cast_column("image", datasets.Image())
+    part = hub_parts({"train": rows}, "x")[1]["train"]
+    assert part.read(0)[0] == Path(names[0]).read_bytes()
+    with pytest.raises(InputError, match=r"the image .*pipe is no file, but a pipe, a device or a folder; replace"):
+        part.read(len(names) - 1)
 
 
 def test_pictures_are_kept_as_they_are_seen(tmp_path: Path) -> None:

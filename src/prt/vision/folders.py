@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from prt.errors import InputError
-from prt.vision.parts import Found, Part, split_of, splits_among
+from prt.vision.parts import Found, Part, encoded, split_of, splits_among
 from prt.vision.pictures import kept
 
 # What systems and programs leave behind. No data at any level, as is what begins with a dot.
@@ -62,7 +62,7 @@ def find_folder(top: Path) -> Found:
                 )
             files += pictures
             labels += [label] * len(pictures)
-        return Part(labels, lambda i: (kept(files[i].read_bytes(), str(files[i])), str(files[i])))
+        return Part(labels, lambda i: (kept(encoded(files[i]), str(files[i])), str(files[i])))
 
     parts = {split: part(folder) for split, folder in folders.items()}
     unread = [

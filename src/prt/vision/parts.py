@@ -60,6 +60,17 @@ def splits_among(names: Iterable[str], where: str) -> dict[str, str]:
     return found
 
 
+def encoded(file: Path) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        InputError: for a pipe, a device or a folder, which could be waited for without end.
+    """
+    if file.exists() and not file.is_file():
+        raise InputError(f"the image {file} is no file, but a pipe, a device or a folder; replace or remove it.")
+    return file.read_bytes()
+
+
 def png(image: Image.Image) -> bytes:
     """The picture as the bytes of a PNG file, without loss."""
     buffer = io.BytesIO()
@@ -99,7 +110,7 @@ def torchvision_split(name: str, folder: Path, **options: Any) -> Any:
 
     kind = getattr(module, name)
     if "loader" in inspect.signature(kind).parameters:
-        options["loader"] = lambda path: Path(path).read_bytes()
+        options["loader"] = lambda path: encoded(Path(path))
     return kind(root=str(folder), **options)
 
 
@@ -122,7 +133,7 @@ def _torchvision_part(images: Any, name: str) -> Part:
             return image, f"{name}[{i}]"
         if file := getattr(image, "filename", ""):
             image.close()
-            return Path(file).read_bytes(), file
+            return encoded(Path(file)), file
         return png(image), f"{name}[{i}]"
 
     return Part([int(label) for label in labels], read)
@@ -147,7 +158,7 @@ def hub_parts(data: Any, name: str) -> tuple[list[str] | None, dict[str, Part]]:
 
         def read(i: int) -> tuple[bytes, str]:
             picture = pictures[i][image]
-            return picture["bytes"] or Path(picture["path"]).read_bytes(), f"{name}[{i}]"
+            return picture["bytes"] or encoded(Path(picture["path"])), f"{name}[{i}]"
 
         return Part([int(v) for v in rows[label]], read)
 

@@ -10,7 +10,16 @@ from prt import hub
 from prt.errors import InputError, first_line, known
 from prt.vision.catalogue import Entry, Hub, entry
 from prt.vision.folders import find_folder
-from prt.vision.parts import Found, Part, hub_parts, png, torchvision_parts, torchvision_split, torchvision_splits
+from prt.vision.parts import (
+    Found,
+    Part,
+    encoded,
+    hub_parts,
+    png,
+    torchvision_parts,
+    torchvision_split,
+    torchvision_splits,
+)
 from prt.vision.prepared import SPLIT_SEED, SPLITS, Images, few_shot, read_manifest
 
 TEMPLATES = ("a photo of a {}.",)
@@ -196,7 +205,7 @@ def _cub(top: Path) -> Found:
     def part(flag: str) -> Part:
         chosen = [top / "images" / file for number, file in files.items() if is_training[number] == flag]
         labels = [int(label_of[number]) - 1 for number in files if is_training[number] == flag]
-        return Part(labels, lambda i: (chosen[i].read_bytes(), str(chosen[i])))
+        return Part(labels, lambda i: (encoded(chosen[i]), str(chosen[i])))
 
     return [classes[number] for number in sorted(classes)], {"train": part("1"), "test": part("0")}
 
