@@ -263,11 +263,13 @@ class Config(Part):
     """An experiment.
 
     ``jobs``: ``few`` takes all that shares its inputs into one job, ``many`` takes each run alone.
-    ``pretraining_seed``: of the initial weights and of the batches of the miniatures that are pretrained here.
+    ``device``: ``cpu`` runs every job on one core, without a GPU and in fp32; ``auto`` runs those of large networks on
+    GPUs. ``pretraining_seed``: of the initial weights and of the batches of the miniatures that are pretrained here.
     """
 
     experiment: Name
     jobs: Literal["few", "many"] = "many"
+    device: Literal["auto", "cpu"] = "auto"
     pretraining_seed: Annotated[int, Field(ge=0)] = 0
     vision: Vision | None = None
     language: Language | None = None

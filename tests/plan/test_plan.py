@@ -133,6 +133,21 @@ def test_sizes_of_jobs(paper: Plan, demo: Plan) -> None:
     assert Rules(demo).names("fetch_model") == NONE
 
 
+def test_a_whole_experiment_on_a_cpu(paper: Plan) -> None:
+    """``device: cpu``: the same jobs, none of which asks for a GPU, in fp32, with room for what a GPU would hold."""
+    cpu = plan("paper", device="cpu")
+    assert cpu.jobs.by_name.keys() == paper.jobs.by_name.keys()
+    assert {(job.gpus, job.cores, job.device) for job in cpu.jobs.by_name.values()} == {(0, 1, "cpu")}
+    assert cpu.vision is not None and cpu.language is not None
+    assert (cpu.vision.precision, cpu.language.precision) == ("fp32", "fp32")
+    assert {cpu.language.recipe(run).precision for run in cpu.language.runs()} == {"fp32"}
+
+    class Of:
+        job = "llama-2-7b/prt_0/0"
+
+    assert Rules(cpu).memory("tune_language", 16000, 7000, small=4000)(Of, 1) > 20 * 6.7 * 1000
+
+
 def test_all_methods_are_planned(demo: Plan) -> None:
     assert demo.vision is not None
     assert demo.language is not None

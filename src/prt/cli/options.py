@@ -52,7 +52,7 @@ def device_of(name: str) -> "torch.device":
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"this machine has no GPU that torch can use as --device {name}; run on one that has, or write cpu "
-            "(in the pipeline: --set-resources RULE:gpu=0 RULE:device=cpu)."
+            "(in the pipeline: --config device=cpu)."
         )
     return device
 

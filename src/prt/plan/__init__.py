@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Plan:
         self.jobs = Jobs()
         for half in (self.vision, self.language):
             if half is not None:
-                self.jobs.add(half.jobs())
+                self.jobs.add(replace(job, gpus=0) if config.device == "cpu" else job for job in half.jobs())
         self.jobs.add(self._drawing(few))
         self._refuse_taken_names()
 

@@ -82,7 +82,21 @@ def checked(content: Any) -> Config:
         _check_vision(config.vision)
     if config.language is not None:
         _check_language(config.language)
-    return config
+    return _in_fp32(config) if config.device == "cpu" else config
+
+
+def _in_fp32(config: Config) -> Config:
+    """The experiment in fp32: a CPU without instructions for bf16 is ten times slower in it, or more."""
+    fp32 = {"precision": "fp32"}
+    vision, language = config.vision, config.language
+    if vision is not None:
+        vision = vision.model_copy(update={"recipe": vision.recipe | fp32})
+    if language is not None:
+        language = language.model_copy(update={"recipe": language.recipe | fp32})
+        if (lora := language.lora) is not None:
+            lora = lora.model_copy(update={"recipe": lora.recipe | fp32})
+            language = language.model_copy(update={"lora": lora})
+    return config.model_copy(update={"vision": vision, "language": language})
 
 
 def recipe_of(given: Given, place: str, forbidden: dict[str, str] | None = None) -> Recipe:

@@ -50,13 +50,14 @@ class Rules:
     def memory(self, rule: str, base: int, per_billion: int, small: int | None = None) -> Callable[[Any, int], int]:
         """MB of a job, by the billions of parameters that each of its processes holds; more with each attempt.
 
-        ``small``: of a job without a GPU, whose model is a miniature.
+        ``small``: of a job without a GPU, whose model is a miniature. What would else be in a GPU's memory, in bf16,
+        is three times as much: in fp32 a tuning holds 20 bytes a parameter (weights, gradients, moments, pretrained).
         """
 
         def grown(wildcards: Any, attempt: int) -> int:
             job = self.plan.jobs.get(rule, wildcards.job)
             least = base if small is None or job.gpus else small
-            return attempt * int(least + per_billion * max(1, job.gpus) * job.billions)
+            return attempt * int(least + per_billion * (job.gpus or 3) * job.billions)
 
         return grown
 
