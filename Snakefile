@@ -29,6 +29,10 @@ onstart:
     start()
 
 
+onerror:
+    complain()
+
+
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/vision.smk"
 include: "workflow/rules/language.smk"

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "prt"
 LAYERS = [
     ["errors"],
     ["methods", "combine", "objective", "theory", "stats", "classification"],
-    ["cell", "results", "atomic", "progress", "arrow", "recipe", "config", "select"],
+    ["cell", "results", "atomic", "progress", "arrow", "recipe", "config", "select", "machine"],
     ["tables", "scores"],
     ["reward", "training", "hub", "profiling", "slurm"],
     ["published", "pretrainings"],

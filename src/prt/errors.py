@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -25,3 +26,15 @@ def known(name: object, names: Iterable[object], what: str) -> None:
 def first_line(error: Exception) -> str:
     """The kind of an error and the first line of what it says: enough for one sentence."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+def last_words(logs: Iterable[str]) -> list[str]:
+    """The last line of each log of a job that ended with an error: its sentence, or what a traceback comes to."""
+    found = []
+    for log in map(Path, logs):
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        lines = [line for line in text.splitlines() if line.strip()]
+        sentences = [line for line in lines if line.startswith("prt: error: ")]
+        if sentences or "Traceback (most recent call last):" in lines:
+            found.append(f"{(sentences or lines)[-1].removeprefix('prt: error: ')} ({log})")
+    return found

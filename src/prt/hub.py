@@ -6,6 +6,7 @@ next one goes on with. huggingface_hub reads whether it may use the network when
 
 import fnmatch
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +19,19 @@ from prt.errors import InputError, first_line, known
 ORIGIN = ".fetched.json"
 FETCH = "where there is a network, run `snakemake fetch`"
 
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
 Kind = Literal["dataset", "model"]
 _WORDS = {"dataset": "data set", "model": "model"}
+
+
+def allow_network(allowed: bool) -> None:
+    """Allow or forbid the hubs' libraries to use the network, whatever the environment says.
+
+    They read these variables once, when they are imported.
+    """
+    for name in OFFLINE:
+        os.environ[name] = "0" if allowed else "1"
 
 
 def kind_of(source: str, kinds: Iterable[str], what: str) -> tuple[str, str]:
@@ -88,6 +100,38 @@ def download(
     return receipt
 
 
+def check_access(wanted: Iterable[tuple[str, Kind]]) -> None:
+    """Ask the hub whether it would give these repositories.
+
+    Raises:
+        InputError: naming all that are gated, the first that there is none of, or why the hub is out of reach.
+    """
+    from huggingface_hub import HfApi, errors
+
+    gated = []
+    for repository, kind in wanted:
+        try:
+            HfApi().auth_check(repository, repo_type=kind)
+        except errors.GatedRepoError:
+            gated.append(_page(repository, kind))
+        except errors.RepositoryNotFoundError as error:
+            raise refusal(repository, kind, error) or error from None
+        except Exception as error:  # no network, a hub that fails: many kinds
+            raise InputError(
+                f"the {_WORDS[kind]} {repository} is to be fetched, but the hub is out of reach ({first_line(error)}); "
+                f"{FETCH}."
+            ) from error
+    if gated:
+        raise InputError(
+            f"{len(gated)} of what is to be fetched is gated: accept the licences at {', '.join(gated)}, then log in "
+            "with `hf auth login` or set HF_TOKEN, and start again."
+        )
+
+
+def _page(repository: str, kind: Kind) -> str:
+    return f"https://huggingface.co/{'datasets/' * (kind == 'dataset')}{repository}"
+
+
 def refusal(repository: str, kind: Kind, error: BaseException) -> InputError | None:
     """What to answer if a repository is gated, unknown or out of reach, whatever error that became; else None."""
     from huggingface_hub import errors
@@ -101,10 +145,9 @@ def refusal(repository: str, kind: Kind, error: BaseException) -> InputError | N
 
     what = _WORDS[kind]
     if is_any(errors.GatedRepoError):
-        page = f"https://huggingface.co/{'datasets/' * (kind == 'dataset')}{repository}"
         return InputError(
-            f"the {what} {repository} is gated: accept its licence at {page}, then log in with `hf auth login` or set "
-            "HF_TOKEN, and fetch again."
+            f"the {what} {repository} is gated: accept its licence at {_page(repository, kind)}, then log in with `hf "
+            "auth login` or set HF_TOKEN, and fetch again."
         )
     if is_any(errors.RepositoryNotFoundError):
         return InputError(f"the Hugging Face hub has no {what} {repository}, or you may not see it; correct the name.")

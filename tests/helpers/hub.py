@@ -39,6 +39,7 @@ class Server(ThreadingHTTPServer):
         info = {"_id": "0", "id": name, "sha": commit, "siblings": siblings, "tags": [], "private": False}
         for revision in ("main", commit):
             self.files[f"/api/{kind}/{name}/revision/{revision}"] = json.dumps(info).encode()
+        self.files[f"/api/{kind}/{name}/auth-check"] = b""
         place = f"/{'datasets/' * (kind == 'datasets')}{name}/resolve/{commit}/"
         self.files |= {place + file: content for file, content in files.items()}
         return place
@@ -59,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         if path in self.server.held:
             self.server.done.wait()
         content, api = self.server.files.get(path), path.startswith("/api/")
-        gated = "/gated/" in path and not api
+        gated = "/gated/" in path and (not api or path.endswith("/auth-check"))
         if content is None or gated:
             self.send_response(403 if gated else 404)
             self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound" if api else "EntryNotFound")

@@ -1,13 +1,13 @@
 # Needs: the configuration. Makes: the plan, which every rule asks, and results/EXPERIMENT/config.yaml.
+import sys
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from prt import slurm
 from prt.atomic import write_text
-from prt.errors import InputError
-from prt.plan import Plan
+from prt.errors import InputError, last_words
+from prt.plan import Plan, ahead
 from prt.plan.rules import Rules, growing
 
 try:
@@ -26,10 +26,26 @@ shell.prefix("export HF_HUB_OFFLINE=1; ")
 
 
 def start():
-    """Ask SLURM, where it is used, whether it would take the jobs; keep the configuration beside the results."""
+    """Refuse what could not succeed; keep the configuration beside the results."""
     try:
-        if workflow.executor_plugin.name == "slurm":
-            slurm.check(workflow.dag.needrun_jobs())
+        ahead.check(PLAN, workflow.dag.needrun_jobs(), workflow.executor_plugin.name)
         write_text(CONFIG, yaml.safe_dump(config, sort_keys=False))
     except InputError as error:
         raise WorkflowError(str(error)) from None
+
+
+def complain():
+    """Say in the end, of each job that failed, what it said itself."""
+    for failed in workflow.scheduler.failed:
+        jobs = failed.jobs if failed.is_group() else [failed]
+        said = [
+            f"{job.name} {job.wildcards.get('job', '')}: {words}"
+            for job in jobs
+            for words in last_words(job.log)
+        ]
+        print(
+            *said
+            or [f"{failed}: ended without a word, so it was killed or did not start"],
+            sep="\n",
+            file=sys.stderr,
+        )

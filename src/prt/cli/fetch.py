@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from prt.cli.options import ConfigFile, JobName, allow_network, begin, plan_of
+from prt.cli.options import ConfigFile, JobName, begin, plan_of
+from prt.hub import allow_network
 
 
 def _wanted(rule: str, job: str, config: Path) -> tuple[str, Path]:

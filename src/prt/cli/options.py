@@ -69,15 +69,6 @@ def dtype_of(precision: str) -> "torch.dtype":
     return DTYPES[precision]
 
 
-def allow_network(allowed: bool) -> None:
-    """Allow or forbid the hubs' libraries to use the network, whatever the environment says.
-
-    They read these variables once, when they are imported.
-    """
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        os.environ[name] = "0" if allowed else "1"
-
-
 def workers_of(job: "Job") -> int:
     """Processes that decode images, beside the one that computes: as many as the scheduler granted cores to."""
     return min(job.cores, int(os.environ.get("OMP_NUM_THREADS", job.cores))) - 1

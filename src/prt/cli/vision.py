@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prt.cli.options import ConfigFile, Device, JobName, allow_network, begin, device_of, plan_of, workers_of
+from prt.cli.options import ConfigFile, Device, JobName, begin, device_of, plan_of, workers_of
+from prt.hub import allow_network
 
 if TYPE_CHECKING:
     from prt.plan import Plan

@@ -80,6 +80,16 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
     return DEFAULTS | own
 
 
+def runs_answers(benchmark: str, own: dict[str, Any]) -> bool:
+    """Whether judging an answer of a benchmark runs it.
+
+    Raises:
+        InputError: as for ``settings``.
+    """
+    facts = settings(benchmark, own)
+    return bool(task_files.runs_answers(Path(facts["task"])) if is_file(facts["task"]) else facts["code"])
+
+
 def allow(benchmark: str, own: dict[str, Any], unsafe_code: bool) -> None:
     """Refuse a benchmark that runs code, unless that is wanted.
 
@@ -88,10 +98,10 @@ def allow(benchmark: str, own: dict[str, Any], unsafe_code: bool) -> None:
     """
     facts = settings(benchmark, own)
     file = Path(facts["task"]) if is_file(facts["task"]) else None
-    found, judged = (task_files.code(file), task_files.runs_answers(file)) if file else (None, facts["code"])
+    found = task_files.code(file) if file else None
     if unsafe_code:
         return
-    if judged:
+    if runs_answers(benchmark, own):
         raise InputError(
             f"{benchmark} runs programs that a model wrote; allow that with `unsafe_code: true` in the "
             "configuration's 'language' or by --unsafe-code, or leave the benchmark out. They run in a sandbox."

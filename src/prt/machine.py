@@ -1,0 +1,15 @@
+"""What this machine can do, asked without torch."""
+
+import re
+from pathlib import Path
+
+# As Linux names them in /proc/cpuinfo: AVX-512 and AMX on x86, and Arm's.
+BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether the CPU has instructions for bf16; None where that cannot be known."""
+    if not cpuinfo.exists():
+        return None
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    return None if flags is None else bool(BF16 & set(flags[1].split()))

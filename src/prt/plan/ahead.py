@@ -1,0 +1,135 @@
+"""Before the first job runs: what of the plan would fail on this machine, said at once and not when its turn comes."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prt import hub, slurm
+from prt.errors import InputError
+from prt.language.tasks import catalogue, runs_answers
+from prt.machine import cpu_has_bf16
+from prt.plan import Plan
+from prt.plan.jobs import Job
+from prt.sandbox import programs
+from prt.vision.catalogue import entry
+
+Asked = Mapping[Job, Any]  # job of the plan → Snakemake's, which has the resources in force
+
+
+def check(plan: Plan, jobs: Iterable[Any], executor: str) -> None:
+    """Refuse what cannot succeed.
+
+    Args:
+        jobs: those that Snakemake is going to run.
+        executor: what runs them: ``local``, ``slurm``, … Only of the first is this machine the one that computes.
+
+    Raises:
+        InputError: naming the rule, what it lacks, and the remedy.
+    """
+    jobs = list(jobs)
+    makers = plan.jobs.makers
+    asked = {makers[file]: job for job in jobs for file in job.output if file in makers}
+    if executor == "slurm":
+        slurm.check(jobs)
+    if executor == "local":
+        check_gpus(asked)
+        check_sandbox(plan, asked)
+        if (said := slow_precision(plan, asked)) is not None:
+            print(f"prt: warning: {said}", file=sys.stderr)
+    if executor in ("slurm", "local"):  # both download on this machine
+        check_access(asked)
+
+
+def check_gpus(asked: Asked) -> None:
+    """Refuse jobs that compute on more GPUs than this machine has.
+
+    Raises:
+        InputError: naming the rule that wants the most.
+    """
+    wanted = {
+        job.rule: max(1, of.resources.get("gpu", 0))
+        for job, of in sorted(asked.items(), key=lambda pair: pair[1].resources.get("gpu", 0))
+        if of.resources.get("device") == "cuda"
+    }
+    if not wanted:
+        return
+    import torch
+
+    rule, most = list(wanted.items())[-1]
+    here = torch.cuda.device_count()
+    if here < most:
+        found = f"{here or 'none'} that torch can use"
+        raise InputError(
+            f"jobs of '{rule}' want {most} GPU{'s' if most > 1 else ''}, and this machine has {found}: run on one that "
+            "has (on a cluster: --profile slurm), or run everything on the CPU, with --config device=cpu."
+        )
+
+
+def check_sandbox(plan: Plan, asked: Asked) -> None:
+    """Refuse benchmarks that run code where the kernel allows no sandbox.
+
+    Raises:
+        InputError: as :func:`prt.sandbox.programs.run`.
+    """
+    language = plan.language
+    if language is None:
+        return
+    code = {name for name, own in language.config.benchmarks.items() if runs_answers(name, own)}
+    made = {file for job in asked if job.rule == "evaluate" for file in job.makes}
+    if any(cell.dataset in code and language.evaluated(cell) in made for cell in language.cells()):
+        programs.run("")
+
+
+def slow_precision(plan: Plan, asked: Asked) -> str | None:
+    """What to say of jobs that compute in bf16 on a CPU that has no instructions for it."""
+    halves = {
+        "tune zero_shot score_rewards": plan.vision and plan.vision.precision,
+        "tune_language evaluate next_tokens measure_decoding": plan.language and plan.language.precision,
+    }
+    slow = [rule for rules, precision in halves.items() if precision == "bf16" for rule in rules.split()]
+    found = [job.rule for job, of in asked.items() if job.rule in slow and of.resources.get("device") == "cpu"]
+    if not found or cpu_has_bf16() is not False:
+        return None
+    return (
+        f"jobs of '{found[0]}' compute in bf16 on a CPU without instructions for it, which is 10 to 50 times slower "
+        "than fp32; --config device=cpu computes in fp32."
+    )
+
+
+def check_access(asked: Asked) -> None:
+    """Refuse downloads of what is gated on the hub, and of what the hub does not have.
+
+    Raises:
+        InputError: naming all that are gated.
+    """
+    wanted = [found for job in asked if (found := _repository(job)) and not found[2].is_dir()]
+    if not wanted:
+        return
+    before = {name: os.environ.get(name) for name in hub.OFFLINE}
+    try:
+        hub.allow_network(True)
+        hub.check_access([(repository, kind) for repository, kind, _ in wanted])
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _repository(job: Job) -> tuple[str, hub.Kind, Path] | None:
+    """The repository of the hub that a job fetches, and the folder that it comes to; None for another job."""
+    made = Path(job.makes[0])
+    if job.rule == "fetch_model":
+        return job.about, "model", made.parent
+    if job.rule == "fetch_benchmark":
+        return catalogue()[job.about]["hub"]["repository"], "dataset", made.with_suffix("")
+    if job.rule in ("fetch_chats", "fetch_dataset"):
+        kind, _, name = job.about.partition(":")
+        if kind == "huggingface":
+            return name, "dataset", hub.place(name, made.parent)
+        if kind == "paper" and (of := entry(name)).hub is not None:
+            return of.hub.repository, "dataset", of.folder(made.parent)
+    return None
