@@ -15,7 +15,7 @@ LAYERS = [
     ["published", "pretrainings"],
     ["sandbox", "vision", "language", "miniature"],
     ["plan"],
-    ["figures"],
+    ["figures", "doctor"],
     ["cli"],
 ]
 

@@ -1,6 +1,7 @@
 """What this machine can do, asked without torch."""
 
 import re
+import shutil
 from pathlib import Path
 
 # As Linux names them in /proc/cpuinfo: AVX-512 and AMX on x86, and Arm's.
@@ -13,3 +14,11 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
         return None
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
     return None if flags is None else bool(BF16 & set(flags[1].split()))
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk where a folder is, or is to be made."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

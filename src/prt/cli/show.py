@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from prt.cli.options import begin
 from prt.errors import InputError
+from prt.hub import allow_network
 
 
 def plan(
@@ -20,6 +22,28 @@ def plan(
     from prt.plan.printed import printed
 
     print(printed(Plan.read(configfile), targets or [], jobs))
+
+
+def doctor(
+    configfile: Annotated[
+        list[Path] | None, typer.Option(help="The experiment that says what is needed; more of them go on top.")
+    ] = None,
+) -> None:
+    """Try what jobs use of this machine, and say of each thing in a line whether it works."""
+    from prt.plan import Plan
+
+    plan = Plan.read(configfile) if configfile else None
+    allow_network(True)
+    from prt.doctor import check_up
+
+    begin()
+    lacking = []
+    for finding in check_up(plan):
+        print(finding, flush=True)
+        if finding.needed and not finding.works:
+            lacking.append(finding.what)
+    if lacking:
+        raise InputError(f"this machine lacks what the experiment needs ({', '.join(lacking)}); see the lines above.")
 
 
 def pretrainings(

@@ -11,7 +11,7 @@ from prt.errors import InputError
 from prt.language.tasks import catalogue, runs_answers
 from prt.machine import cpu_has_bf16
 from prt.plan import Plan
-from prt.plan.jobs import Job
+from prt.plan.jobs import Job, unique
 from prt.sandbox import programs
 from prt.vision.catalogue import entry
 
@@ -35,11 +35,12 @@ def check(plan: Plan, jobs: Iterable[Any], executor: str) -> None:
         slurm.check(jobs)
     if executor == "local":
         check_gpus(asked)
-        check_sandbox(plan, asked)
+        if runs_code(plan, asked):
+            programs.run("")
         if (said := slow_precision(plan, asked)) is not None:
             print(f"prt: warning: {said}", file=sys.stderr)
-    if executor in ("slurm", "local"):  # both download on this machine
-        check_access(asked)
+    if executor in ("slurm", "local") and (wanted := repositories(asked)):  # both download on this machine
+        check_access(wanted)
 
 
 def check_gpus(asked: Asked) -> None:
@@ -67,19 +68,14 @@ def check_gpus(asked: Asked) -> None:
         )
 
 
-def check_sandbox(plan: Plan, asked: Asked) -> None:
-    """Refuse benchmarks that run code where the kernel allows no sandbox.
-
-    Raises:
-        InputError: as :func:`prt.sandbox.programs.run`.
-    """
+def runs_code(plan: Plan, jobs: Iterable[Job]) -> bool:
+    """Whether any of these jobs runs code that a model wrote."""
     language = plan.language
     if language is None:
-        return
+        return False
     code = {name for name, own in language.config.benchmarks.items() if runs_answers(name, own)}
-    made = {file for job in asked if job.rule == "evaluate" for file in job.makes}
-    if any(cell.dataset in code and language.evaluated(cell) in made for cell in language.cells()):
-        programs.run("")
+    made = {file for job in jobs if job.rule == "evaluate" for file in job.makes}
+    return any(cell.dataset in code and language.evaluated(cell) in made for cell in language.cells())
 
 
 def slow_precision(plan: Plan, asked: Asked) -> str | None:
@@ -98,25 +94,28 @@ def slow_precision(plan: Plan, asked: Asked) -> str | None:
     )
 
 
-def check_access(asked: Asked) -> None:
+def check_access(wanted: list[tuple[str, hub.Kind]]) -> None:
     """Refuse downloads of what is gated on the hub, and of what the hub does not have.
 
     Raises:
-        InputError: naming all that are gated.
+        InputError: as :func:`prt.hub.check_access`.
     """
-    wanted = [found for job in asked if (found := _repository(job)) and not found[2].is_dir()]
-    if not wanted:
-        return
     before = {name: os.environ.get(name) for name in hub.OFFLINE}
     try:
         hub.allow_network(True)
-        hub.check_access([(repository, kind) for repository, kind, _ in wanted])
-    finally:
+        hub.check_access(wanted)
+    finally:  # other jobs inherit this environment
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def repositories(jobs: Iterable[Job]) -> list[tuple[str, hub.Kind]]:
+    """The repositories of the hub that these jobs would download, but for those whose folder is there."""
+    found = [of for job in jobs if (of := _repository(job)) is not None]
+    return unique((repository, kind) for repository, kind, folder in found if not folder.is_dir())
 
 
 def _repository(job: Job) -> tuple[str, hub.Kind, Path] | None:
