@@ -259,17 +259,48 @@ class Language(Part):
         return found | {name: item for name, item in others.items() if item is not None}
 
 
+def _rate(given: Any) -> Any:
+    if not (isinstance(given, list | tuple) and len(given) == 2 and 0 < given[0] <= given[1]):
+        raise ValueError("must be [lowest, highest], both above 0")
+    return tuple(map(float, given))
+
+
+Rate = Annotated[tuple[float, float], BeforeValidator(_rate)]
+
+
+class Throughput(Part):
+    """What a machine reaches, from worst to best; a budget is reckoned from it. The defaults are guesses for an A100.
+
+    ``tuning``, ``reading`` (prompts and continuations) and ``images``: TFLOP/s of a GPU. ``decoding``: GB/s at which
+    weights are read. ``step``: steps of decoding a second of a network, where its size sets no lower bound.
+    ``pictures``: decoded a second by a core. ``cpu``: TFLOP/s of a core. ``starting``: jobs a minute that one place
+    starts. ``download``: MB/s.
+    """
+
+    tuning: Rate = (60.0, 160.0)
+    reading: Rate = (30.0, 150.0)
+    images: Rate = (30.0, 120.0)
+    decoding: Rate = (500.0, 1500.0)
+    step: Rate = (20.0, 60.0)
+    pictures: Rate = (50.0, 300.0)
+    cpu: Rate = (0.02, 0.1)
+    starting: Rate = (0.7, 6.0)
+    download: Rate = (20.0, 200.0)
+
+
 class Config(Part):
     """An experiment.
 
     ``jobs``: ``few`` takes all that shares its inputs into one job, ``many`` takes each run alone.
     ``device``: ``cpu`` runs every job on one core, without a GPU and in fp32; ``auto`` runs those of large networks on
     GPUs. ``pretraining_seed``: of the initial weights and of the batches of the miniatures that are pretrained here.
+    ``throughput``: what a budget is reckoned from.
     """
 
     experiment: Name
     jobs: Literal["few", "many"] = "many"
     device: Literal["auto", "cpu"] = "auto"
     pretraining_seed: Annotated[int, Field(ge=0)] = 0
+    throughput: Throughput = Throughput()
     vision: Vision | None = None
     language: Language | None = None

@@ -16,9 +16,19 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
     return None if flags is None else bool(BF16 & set(flags[1].split()))
 
 
-def free_bytes(folder: Path) -> int:
-    """Free bytes of the disk where a folder is, or is to be made."""
+def _there(folder: Path) -> Path:
+    """A folder, or the nearest above it where it is still to be made."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk where a folder is, or is to be made."""
+    return shutil.disk_usage(_there(folder)).free
+
+
+def disk_of(folder: Path) -> int:
+    """The number of the disk where a folder is, or is to be made."""
+    return _there(folder).stat().st_dev

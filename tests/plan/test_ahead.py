@@ -20,6 +20,12 @@ __all__ = ["hub", "server"]  # fixtures
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
+@pytest.fixture(autouse=True)
+def large_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on which the paper's results and downloads find room, wherever the tests run."""
+    monkeypatch.setattr("prt.plan.ahead.free_bytes", lambda _: 10**13)
+
+
 def paper(**changes: Any) -> Plan:
     return Plan.of(yaml.safe_load((ROOT / "config" / "paper.yaml").read_text()) | changes)
 

@@ -24,7 +24,7 @@ app.add_typer(run, name="run")
 for module in (fetch, vision, language, tables):
     for command in module.RULES:
         run.command(command.__name__)(command)
-for command in (show.plan, show.doctor, show.pretrainings, use.predict, use.generate, use.evaluate):
+for command in (show.plan, show.budget, show.doctor, show.pretrainings, use.predict, use.generate, use.evaluate):
     app.command()(command)
 imports = typer.Typer(
     help="Make a run's folder of a fine-tuned model or an adapter of others, for predict, generate and evaluate.",

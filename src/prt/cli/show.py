@@ -24,6 +24,21 @@ def plan(
     print(printed(Plan.read(configfile), targets or [], jobs))
 
 
+def budget(
+    configfile: Annotated[list[Path], typer.Option(help="A configuration; more of them go on top of the first.")],
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Items, data sets or benchmarks; none: everything.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that are at hand.")] = 8,
+    cores: Annotated[int, typer.Option(min=1, help="CPU cores that are at hand for jobs without a GPU.")] = 8,
+) -> None:
+    """Reckon what an experiment costs: GPU hours, wall time, downloads, disk; after a run, beside what it took."""
+    from prt.plan import Plan
+    from prt.plan.budget_text import budgeted
+
+    print(budgeted(Plan.read(configfile), targets or [], gpus, cores))
+
+
 def doctor(
     configfile: Annotated[
         list[Path] | None, typer.Option(help="The experiment that says what is needed; more of them go on top.")

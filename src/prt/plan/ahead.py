@@ -9,9 +9,10 @@ from typing import Any
 from prt import hub, slurm
 from prt.errors import InputError
 from prt.language.tasks import catalogue, runs_answers
-from prt.machine import cpu_has_bf16
+from prt.machine import cpu_has_bf16, disk_of, free_bytes
 from prt.plan import Plan
 from prt.plan.jobs import Job, unique
+from prt.plan.sizes import download, result, unpacked
 from prt.sandbox import programs
 from prt.vision.catalogue import entry
 
@@ -39,6 +40,8 @@ def check(plan: Plan, jobs: Iterable[Any], executor: str) -> None:
             programs.run("")
         if (said := slow_precision(plan, asked)) is not None:
             print(f"prt: warning: {said}", file=sys.stderr)
+    if executor in ("slurm", "local"):
+        check_disk(plan, asked)
     if executor in ("slurm", "local") and (wanted := repositories(asked)):  # both download on this machine
         check_access(wanted)
 
@@ -110,6 +113,42 @@ def check_access(wanted: list[tuple[str, hub.Kind]]) -> None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def check_disk(plan: Plan, jobs: Iterable[Job]) -> None:
+    """Say what is to be fetched, and refuse what cannot fit: more than 1.25 times the free space, by estimate.
+
+    Raises:
+        InputError: naming the folder, what comes to it, and what is free there.
+    """
+    jobs, coming = list(jobs), {Path("results"): 0.0}
+    for job in jobs:
+        coming[Path("results")] += result(plan, job)
+        if size := unpacked(plan, job):
+            half = plan.vision if job.rule in ("fetch_backbone", "fetch_dataset") else plan.language
+            folder = Path(half.config.downloads if half else "downloads")
+            coming[folder] = coming.get(folder, 0.0) + size
+    if lines := to_fetch(plan, jobs):
+        print("prt: to be fetched, by estimate:", *lines, sep="\n", file=sys.stderr)
+    disks: dict[int, list[Path]] = {}
+    for folder in coming:
+        disks.setdefault(disk_of(folder), []).append(folder)
+    for folders in disks.values():
+        free, wanted = free_bytes(folders[0]) / 1e9, sum(coming[folder] for folder in folders)
+        if wanted > 1.25 * free:
+            what = " and ".join(f"{coming[folder]:,.0f} GB in {folder}" for folder in folders if coming[folder])
+            raise InputError(
+                f"what is to be made takes about {what}, and {free:,.0f} GB are free there: make room, put a link to a "
+                "larger disk in the folder's place, or ask for less (`prt budget` says what each item takes)."
+            )
+
+
+def to_fetch(plan: Plan, jobs: Iterable[Job]) -> list[str]:
+    """What would be downloaded, the largest first."""
+    sizes = {f"{job.rule.removeprefix('fetch_')} {job.name}": download(plan, job) for job in jobs}
+    there = sorted(((size, name) for name, size in sizes.items() if size), reverse=True)
+    total = sum(size for size, _ in there)
+    return [f"{size:7.2f} GB  {name}" for size, name in there] + ([f"{total:7.2f} GB  in all"] if there else [])
 
 
 def repositories(jobs: Iterable[Job]) -> list[tuple[str, hub.Kind]]:
