@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from prt.atomic import read_json, write_json
+from prt.atomic import fingerprint, read_json, write_json
 from prt.errors import InputError, first_line, known
 
 # What a folder was made from. ``datasets`` passes over hidden files.
@@ -208,8 +208,21 @@ def place(name: str, downloads: Path) -> Path:
     return Path(name) if Path(name).is_dir() else downloads / "hub" / name
 
 
-def load_dataset(name: str, downloads: Path) -> Any:
+def working_copy(source: str, downloads: Path) -> Path:
+    """Where ``datasets`` puts what it reads of a source, in a form of its own: :func:`drop_copy` when it is read."""
+    return downloads / "huggingface" / fingerprint(source)[:16]
+
+
+def drop_copy(source: str, downloads: Path) -> None:
+    """Remove the working copy of a source, if there is one: it is as large as the source."""
+    shutil.rmtree(working_copy(source, downloads), ignore_errors=True)
+
+
+def load_dataset(name: str, downloads: Path, *, streaming: bool = False) -> Any:
     """The splits of a data set that was fetched, or of a folder that ``datasets.load_dataset`` takes.
+
+    Args:
+        streaming: its rows can be gone through one by one, and no :func:`working_copy` is made.
 
     Raises:
         InputError: if it is not there, or damaged.
@@ -220,7 +233,8 @@ def load_dataset(name: str, downloads: Path) -> Any:
     if not folder.is_dir():
         raise InputError(f"'{name}' is not in {folder}; {FETCH}.")
     try:
-        return datasets.load_dataset(str(folder), cache_dir=str(downloads / "huggingface"))
+        copy = str(working_copy(f"huggingface:{name}", downloads))
+        return datasets.load_dataset(str(folder), cache_dir=copy, streaming=streaming)
     except Exception as error:  # broken files, no data: datasets raises many kinds
         raise InputError(
             f"Hugging Face datasets cannot read {folder} ({first_line(error)}); delete the folder and make it again."

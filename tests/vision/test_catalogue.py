@@ -246,6 +246,11 @@ def test_images_labels_splits_and_names(layout: str, tmp_path: Path, monkeypatch
     made, (names, parts) = made_and_loaded(layout, tmp_path, monkeypatch)
     assert names == list(LAYOUTS[layout][1].classes.values())
     assert {split: contents(part) for split, part in parts.items()} == made  # the files' own bytes, not encoded again
+    streamed, labels = load_paper(LAYOUTS[layout][1], tmp_path, streaming=True)  # as after fetching
+    assert streamed == names
+    assert {split: part.labels for split, part in labels.items()} == {
+        split: part.labels for split, part in parts.items()
+    }
 
 
 def test_cifar100_keeps_every_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

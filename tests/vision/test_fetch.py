@@ -282,6 +282,7 @@ def test_the_hub(server: Server, tmp_path: Path, pictures: Path) -> None:
     assert run(server, tmp_path, *fetched).returncode == 0
     prepared = run(server, tmp_path, "prepare", "shapes")
     assert prepared.returncode == 0, prepared.stderr
+    assert not list(root.rglob("*.arrow"))  # the working copy is gone
     assert out.read_bytes() == first
     assert not server.asked
     manifest = read_manifest(tmp_path / "results" / "own" / "vision" / "data" / "shapes")
@@ -300,7 +301,9 @@ def test_files_of_a_repository(hub: Server, tmp_path: Path, pictures: Path) -> N
         images={"train": 60},
     )
     assert fetch_entry(facts, tmp_path) == {"repository": "timm/resisc45", "revision": COMMIT}
-    assert load_paper(facts, tmp_path)[0] == sorted(CLASSES)
+    names, parts = load_paper(facts, tmp_path, streaming=True)
+    assert not list((tmp_path / "huggingface").rglob("*.arrow"))  # no second copy of it all
+    assert (names, parts["train"].labels) == (sorted(CLASSES), load_paper(facts, tmp_path)[1]["train"].labels)
     assert left(facts.folder(tmp_path)) == [".fetched.json", "data/train-00000-of-00001.parquet"]
     other = replace(facts, name="other", hub=replace(facts.hub, files={"test": "data/test-*.parquet"}))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"timm/resisc45 of the hub has no file data/test-.*parquet at {COMMIT}"):

@@ -127,6 +127,7 @@ def prepare(source: str, out: Path, *, downloads: Path, validation: float = 0.02
     manifest |= {"left_out": dict(bad), "empty_system_turns": empty_turns}
     manifest["fingerprint"] = fingerprint(*(digests[split].hexdigest() for split in SPLITS))
     write_json(out / "manifest.json", manifest)
+    hub.drop_copy(source, downloads)
 
 
 def _rows(name: str, downloads: Path, bad: Counter[str]) -> tuple[int, Iterator[tuple[int, Messages]]]:

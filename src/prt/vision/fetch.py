@@ -48,7 +48,7 @@ def fetch(source: str, root: Path, out: Path) -> None:
     if kind in fetchers:
         with _patience():
             receipt |= fetchers[kind](name, root)
-        classes, parts = find(source, root)
+        classes, parts = find(source, root, streaming=True)
         receipt["classes"] = len(classes)
         receipt["images"] = {split: len(part.labels) for split, part in parts.items()}
     write_json(out, receipt)

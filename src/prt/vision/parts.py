@@ -160,7 +160,7 @@ def hub_parts(data: Any, name: str) -> tuple[list[str] | None, dict[str, Part]]:
             picture = pictures[i][image]
             return picture["bytes"] or encoded(Path(picture["path"])), f"{name}[{i}]"
 
-        return Part([int(v) for v in rows[label]], read)
+        return Part([int(v) for v in pictures[label]], read)
 
     if not isinstance(features[label], datasets.ClassLabel) and not str(features[label].dtype).startswith("int"):
         raise InputError(f"the column '{label}' of '{name}' holds {features[label].dtype}; it must hold class numbers.")

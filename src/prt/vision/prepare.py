@@ -8,6 +8,7 @@ from typing import Any
 from prt.arrow import writing
 from prt.atomic import fingerprint, remove, write_json
 from prt.errors import InputError, known
+from prt.hub import drop_copy
 from prt.progress import progress
 from prt.vision.parts import Part
 from prt.vision.prepared import SCHEMA, SPLIT_SEED, decode
@@ -62,6 +63,7 @@ def prepare(
         manifest[split] = {"images": len(part.labels), "bytes": (out / f"{split}.arrow").stat().st_size}
     manifest["fingerprint"] = fingerprint(digest.hexdigest(), names)
     write_json(out / "manifest.json", manifest)
+    drop_copy(source, root)
 
 
 def _names(source: str, own: list[str], given: list[str] | dict[str, str] | None) -> list[str]:

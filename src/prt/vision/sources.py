@@ -26,14 +26,17 @@ TEMPLATES = ("a photo of a {}.",)
 WHAT = "kind of data set source"
 
 
-def find(source: str, root: Path) -> Found:
+def find(source: str, root: Path, *, streaming: bool = False) -> Found:
     """The class names and the splits of a source, without a network.
+
+    Args:
+        streaming: for the labels alone: what the hub has is read where it lies, and no working copy is made.
 
     Raises:
         InputError: for an unknown source, or one whose files are not there or are not whole.
     """
     kind, name = hub.kind_of(source, KINDS, WHAT)
-    return KINDS[kind](name, root)
+    return KINDS[kind](name, root, streaming)
 
 
 def own_templates(source: str) -> list[str]:
@@ -54,7 +57,7 @@ def prompt_names(source: str, names: list[str]) -> list[str]:
     return [name.replace("_", " ") if named_by_files else name for name in names]
 
 
-def _miniature(name: str, _root: Path) -> Found:
+def _miniature(name: str, _root: Path, _streaming: bool) -> Found:
     from prt.miniature import data
 
     makers = {"digits": data.digits, "mnist": data.mnist}
@@ -66,7 +69,7 @@ def _miniature(name: str, _root: Path) -> Found:
     return list(data.CLASS_NAMES), {split: part(*arrays) for split, arrays in makers[name]().items()}
 
 
-def _torchvision(name: str, root: Path) -> Found:
+def _torchvision(name: str, root: Path, _streaming: bool) -> Found:
     folder = root / name
     try:
         data = torchvision_splits(name, folder, download=False)
@@ -83,12 +86,12 @@ def _torchvision(name: str, root: Path) -> Found:
     return classes, parts
 
 
-def _huggingface(name: str, root: Path) -> Found:
-    names, parts = hub_parts(hub.load_dataset(name, root), name)
+def _huggingface(name: str, root: Path, streaming: bool) -> Found:
+    names, parts = hub_parts(hub.load_dataset(name, root, streaming=streaming), name)
     return names or [str(c) for c in range(max(max(p.labels) for p in parts.values()) + 1)], parts
 
 
-def _noise(name: str, _root: Path) -> Found:
+def _noise(name: str, _root: Path, _streaming: bool) -> Found:
     """``STD:FOLDER``: the prepared data set FOLDER with Gaussian noise on its pixels, as in Table 5.
 
     The noise has standard deviation STD on a scale where pixels lie between 0 and 1, is drawn at the images' own
@@ -117,7 +120,7 @@ def _noise(name: str, _root: Path) -> Found:
     return manifest.classes, {split: part(number, split) for number, split in enumerate(SPLITS)}
 
 
-def load_paper(facts: Entry, root: Path) -> Found:
+def load_paper(facts: Entry, root: Path, streaming: bool = False) -> Found:
     """The names for the prompts and the splits of a data set that was fetched, checked against what is published.
 
     Raises:
@@ -128,7 +131,7 @@ def load_paper(facts: Entry, root: Path) -> Found:
     if not folder.is_dir():
         raise InputError(f"{facts.title} is not in {folder}; {_ways_to_get(facts, root)}.")
     try:
-        labels, parts = _paper_files(facts, folder, root)
+        labels, parts = _paper_files(facts, folder, root, streaming)
     except Exception as error:  # missing, truncated or changed files: the loaders raise many kinds
         raise InputError(f"{facts.title} in {folder} is not whole ({first_line(error)}); {again}.") from error
     published = list(facts.classes)
@@ -162,10 +165,10 @@ def _ways_to_get(facts: Entry, root: Path) -> str:
     return ways
 
 
-def _paper_files(facts: Entry, folder: Path, root: Path) -> Found:
+def _paper_files(facts: Entry, folder: Path, root: Path, streaming: bool) -> Found:
     """The files' own class names in label order, and the splits."""
     if facts.hub and not (facts.by_hand and (folder / facts.by_hand).is_dir()):
-        return _from_hub(facts.hub, facts.name, folder, root)
+        return _from_hub(facts.hub, facts.name, folder, root, streaming)
     if facts.torchvision is None:
         return _cub(folder / "CUB_200_2011")
     data = {
@@ -181,11 +184,12 @@ def _paper_files(facts: Entry, folder: Path, root: Path) -> Found:
     return names or [], parts
 
 
-def _from_hub(facts: Hub, name: str, folder: Path, root: Path) -> Found:
+def _from_hub(facts: Hub, name: str, folder: Path, root: Path, streaming: bool) -> Found:
     import datasets
 
     files = {split: str(folder / pattern) for split, pattern in facts.files.items()}
-    data = datasets.load_dataset(facts.builder, data_files=files, cache_dir=str(root / "huggingface"))
+    copy = str(hub.working_copy(f"paper:{name}", root))
+    data = datasets.load_dataset(facts.builder, data_files=files, cache_dir=copy, streaming=streaming)
     labels, parts = hub_parts(data, name)
     if facts.names:
         labels = (folder / facts.names).read_text(encoding="utf-8").splitlines()
@@ -210,12 +214,12 @@ def _cub(top: Path) -> Found:
     return [classes[number] for number in sorted(classes)], {"train": part("1"), "test": part("0")}
 
 
-KINDS: dict[str, Callable[[str, Path], Found]] = {
+KINDS: dict[str, Callable[[str, Path, bool], Found]] = {
     "miniature": _miniature,
-    "folder": lambda name, _root: find_folder(Path(name)),
+    "folder": lambda name, _root, _streaming: find_folder(Path(name)),
     "huggingface": _huggingface,
     "noise": _noise,
-    "paper": lambda name, root: load_paper(entry(name), root),
+    "paper": lambda name, root, streaming: load_paper(entry(name), root, streaming),
     "torchvision": _torchvision,
 }
 
