@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from prt.recipe import Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -11,26 +13,56 @@ Shots = Annotated[
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Given = dict[str, Any]  # the keys of a recipe that are given; what is left out is inherited
+Folder = Annotated[str, Field(min_length=1)]
 
 
 def _unique(values: list[Any]) -> list[Any]:
-    if len({repr(value) for value in values}) < len(values):
-        raise ValueError("it has an entry twice")
+    """Refuse what is there twice; numbers as they are printed, which is what files and rows are told apart by."""
+    printed = [f"{value:g}" if isinstance(value, float) else repr(value) for value in values]
+    if twice := [text for text in printed if printed.count(text) > 1]:
+        raise ValueError(f"has the entry {twice[0]} twice")
     return values
 
 
-Distinct = BeforeValidator(lambda values: _unique(values) if isinstance(values, list) else values)
+def _swept(alphas: list[float]) -> list[float]:
+    if not any(alphas):
+        raise ValueError("sweeps nothing: add an α above 0")
+    return alphas
+
+
+def _varied(strengths: list[float]) -> list[float]:
+    if not set(strengths) - {1.0}:
+        raise ValueError("sweeps nothing, as 1 is always computed: add another strength")
+    return strengths
+
+
+def _spoken(templates: list[str]) -> list[str]:
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"has the template {template!r} without {{}}: write that where the class name goes")
+    return templates
+
+
+Distinct = AfterValidator(_unique)
 Names = Annotated[list[str], Field(min_length=1), Distinct]
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), Distinct]
-Alphas = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), Distinct]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), Distinct]  # numpy's are of 32 bits
+Number = Annotated[float, Field(ge=0), AfterValidator(abs)]  # without the sign of -0
+Numbers = Annotated[list[Number], Field(min_length=1), Distinct]
+Alphas = Annotated[Numbers, AfterValidator(_swept)]
+Strengths = Annotated[Numbers, AfterValidator(_varied)]
+Templates = Annotated[list[str], Field(min_length=1), AfterValidator(_spoken)]
 Pairs = Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1), Distinct]
-Positive = Annotated[int, Field(ge=1)]
 
 
 def _class_names(given: Any) -> Any:
     names = [*given.keys(), *given.values()] if isinstance(given, dict) else given
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         raise ValueError("must be a list of two names or more, or a mapping of folders to names, with quoted numbers")
+    prompts = list(given.values()) if isinstance(given, dict) else given
+    if not all(name.strip() for name in prompts):
+        raise ValueError("has an empty class name: give it one")
+    if twice := [name for name in prompts if prompts.count(name) > 1]:
+        raise ValueError(f"has the class name {twice[0]!r} twice: tell the classes apart")
     return given
 
 
@@ -109,7 +141,7 @@ class Dataset(Part):
     source: str
     shots: Annotated[dict[Shots, Given], Field(min_length=1)]
     classes: Classes | None = None
-    templates: Annotated[list[str], Field(min_length=1)] | None = None
+    templates: Templates | None = None
     validation: Share = 0.1
     test: Share = 0.2
 
@@ -163,8 +195,8 @@ class Vision(Part):
     panels: Panels
     figure6: Figure6
     table7: Experiment
-    strengths: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1), Distinct]
-    downloads: str = "downloads"
+    strengths: Strengths
+    downloads: Folder = "downloads"
     figure12: Names | None = None
     ledger: Ledger | None = None
     costs: Costs | None = None
@@ -242,7 +274,7 @@ class Language(Part):
     methods: Annotated[list[str], Distinct]
     benchmarks: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     lora: Adapter | None = None
-    downloads: str = "downloads"
+    downloads: Folder = "downloads"
     unsafe_code: bool = False
     bars: dict[Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14"], Bars] = {}
     next_tokens: dict[Literal["figure5", "figure8", "figure9"], NextTokens] = {}

@@ -1,7 +1,7 @@
 """How a network is trained: the numbers of a recipe, checked. Without torch, so that a plan can be made of recipes."""
 
 import math
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -9,6 +9,8 @@ from prt.errors import InputError, known
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS = get_args(Precision)
+# Whole numbers as computers count: libraries fail at larger ones, each in its own way.
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class Settings(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
@@ -44,12 +46,12 @@ class Recipe(Settings):
 
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-5, ge=0)
-    batch: int = Field(128, ge=1)
-    steps: int = Field(2000, ge=1)
-    warmup: int = Field(500, ge=0)
+    batch: Positive = 128
+    steps: Positive = 2000
+    warmup: int = Field(500, ge=0, lt=2**31)
     weight_decay: float = Field(0.0, ge=0)
-    beta2: float = Field(0.999, ge=0)
-    clip: float | None = Field(None, ge=0)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    clip: float | None = Field(None, gt=0)
     precision: Precision = "fp32"
     augment: bool = False
 

@@ -209,7 +209,10 @@ def test_bad_settings(run: Run, bases: dict[str, Path], tmp_path: Path) -> None:
 
     refused("unknown tuning method 'adapted'", method="adapted")
     refused("alpha is -1.0, but", alpha=-1)
-    refused("a batch of 8 cannot be made of 'per_device_batch' 3", recipe=but(RECIPE, per_device_batch=3))
+    refused(
+        "'batch' of a tuning recipe is 8, which cannot be made of 'per_device_batch' 3",
+        recipe=but(RECIPE, per_device_batch=3),
+    )
     refused("'max_length' of the recipe is 65, but the context of llama is 64", recipe=but(RECIPE, max_length=65))
     refused("LoRA cannot be put on llama: .*'targets'", lora=Lora(targets=["q_prog"]))
     refused("take it out of 'targets'", lora=Lora(targets=["lm_head"]), base="qwen")

@@ -27,14 +27,15 @@ vision:
   recipe: {precision: bf16, augment: false}
   seeds: [0]
   panels: [{source: tiny, targets: [other]}]
-  strengths: [1]
-  figure6: {dataset: digits, shots: 16, source: tiny, targets: [other], alphas: [0], every: 1}
+  strengths: [0, 1]
+  figure6: {dataset: digits, shots: 16, source: tiny, targets: [other], alphas: [0, 0.1], every: 1}
   table7: {dataset: digits, shots: 16, source: tiny, targets: [other]}
   table5: {dataset: digits, shots: 16, source: tiny, targets: [other], noise: 0.1, recipe: {steps: 1}}
   costs: {training: [tiny], inference: [[tiny, other]], batch: 2, repeats: 2}
   ledger: {published: published.csv}
 """
 
+INF = float("inf")
 # Path of the key to set, its value (None: take it out) → what the sentence must say.
 VISION: list[tuple[str, Any, str]] = [
     ("backbones.tiny.architecture", "rn-12", "architecture of the configuration 'rn-12': did you mean 'rn12'?"),
@@ -63,6 +64,20 @@ VISION: list[tuple[str, Any, str]] = [
     ("costs.inference", [["tiny"]], "vision.costs.inference.0 of the configuration is ['tiny'], which is wrong"),
     ("ledger.beyond", "halt", "unknown value of vision.ledger.beyond of the configuration 'halt'"),
     ("ledger.tolerance", -1, "vision.ledger.tolerance of the configuration is -1, but must be 0 or more"),
+    ("backbones.other.spec", "ViT-B-61/openai", "other.spec of the configuration: unknown open_clip model 'ViT-B-61'"),
+    ("backbones.other.spec", "RN50/opnai", "unknown pretrained tag or checkpoint file of RN50 'opnai': did you mean"),
+    ("backbones.other.spec", "RN50/openai", "need the model RN50-quickgelu"),
+    ("backbones.other.spec", "local-dir:/nowhere", "there is no backbone in /nowhere (no open_clip_config.json)"),
+    ("backbones.other.spec", "hf-hub:a/b", "download it with `hf download a/b --local-dir FOLDER`, and write"),
+    ("datasets.digits.templates", ["a {}", "a digit"], "has the template 'a digit' without {}: write that where"),
+    ("datasets.digits.classes", ["one", "two", "one"], "classes of the configuration has the class name 'one' twice"),
+    ("datasets.digits.classes", {"1": "one", "i": "one"}, "has the class name 'one' twice: tell the classes apart"),
+    ("datasets.digits.classes", ["one", " "], "classes of the configuration has an empty class name: give it one"),
+    ("downloads", "", "vision.downloads of the configuration is ''"),
+    ("recipe.steps", 2.0, "'steps' of a training recipe is 2.0; it should be a valid integer"),
+    ("recipe.steps", 2**31, "'steps' of a training recipe is 2147483648; it should be less than"),
+    ("recipe.beta2", 1, "'beta2' of a training recipe is 1; it should be less than 1"),
+    ("seeds", [2**32], "vision.seeds.0 of the configuration is 4294967296, which is wrong"),
     ("recipe.precision", "bf61", "shots.16 of the configuration: unknown precision 'bf61': did you mean 'bf16'?"),
 ]  # fmt: skip
 
@@ -97,11 +112,23 @@ SPOKEN: list[tuple[str, Any, str]] = [
     ("lora.recipe", {"lr": -1}, "language.lora.recipe of the configuration: 'lr' of a tuning recipe is -1"),
     ("methods", ["poo"], "unknown value of language.methods of the configuration 'poo': did you mean 'poe'?"),
     ("methods", ["adapted"], "unknown value of language.methods of the configuration 'adapted'"),
-    ("methods", ["poe", "poe"], "language.methods of the configuration it has an entry twice"),
+    ("methods", ["poe", "poe"], "language.methods of the configuration has the entry 'poe' twice"),
     ("data.source", "embedded:chats", "'embedded:' in language.data.source is now called 'miniature:'"),
     ("data.source", "json:x", "'json': did you mean 'jsonl'?"),
     ("data.template", "tullu", "unknown value of language.data.template of the configuration 'tullu': did you mean"),
     ("in_one_job", True, "the configuration's key 'language.in_one_job' is now 'jobs: few' at the top level"),
+    ("recipe", {"batch": 10}, "'batch' of a tuning recipe is 10, which cannot be made of 'per_device_batch' 4; change"),
+    ("benchmarks.problems.shots", 2.0, "the setting 'shots' of the benchmark problems is wrong: 2.0 is not of type"),
+    (
+        "benchmarks.problems.generation",
+        {"p": [INF]},
+        "problems.generation.p.0 of the configuration is inf, but must be",
+    ),
+    (
+        "figure7",
+        {"benchmarks": ["problems"], "panels": [{"source": "s", "targets": ["m"]}], "alphas": [0]},
+        "language.figure7.alphas of the configuration sweeps nothing: add an α above 0",
+    ),
     ("seeds", [], "language.seeds of the configuration"),
     ("seeds", [0.0], "language.seeds.0 of the configuration"),
 ]
@@ -116,8 +143,16 @@ TOP: list[tuple[str, Any, str]] = [
     ("vision.table7.dataset", "digit", "unknown data set of table7 'digit': did you mean 'digits'?"),
     ("vision.datasets.figure2", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'figure2'"),
     ("vision.datasets.digits.source", "embedded:digits", "'embedded:' is now called 'miniature:'"),
-    ("vision.recipe.lr", float("nan"), "shots.16 of the configuration: 'lr' of a training recipe is nan"),
-    ("vision.strengths", [float("inf")], "vision.strengths.0 of the configuration"),
+    ("vision.recipe.lr", float("nan"), "vision.recipe.lr of the configuration is nan, but must be a finite number"),
+    ("vision.strengths", [INF], "vision.strengths.0 of the configuration is inf, but must be a finite number"),
+    ("vision.strengths", [1], "vision.strengths of the configuration sweeps nothing, as 1 is always computed: add"),
+    ("vision.strengths", [0, 1, 1.0], "vision.strengths of the configuration has the entry 1 twice"),
+    ("vision.figure6.alphas", [-0.0], "vision.figure6.alphas of the configuration sweeps nothing: add an α above 0"),
+    (
+        "vision.figure6.alphas",
+        [0.1234567, 0.12345671],
+        "figure6.alphas of the configuration has the entry 0.123457 twice",
+    ),
     ("experiment", "a b", "experiment of the configuration is 'a b'"),
     ("experiment", "demo\n", "experiment of the configuration is 'demo\\n'"),
     ("experiment", None, "the configuration lacks 'experiment' in the top level"),
@@ -142,7 +177,7 @@ def changed(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 
 
 WHOLE = yaml.safe_load(CONFIG)
-OTHER = {"experiment": "own", "language": yaml.safe_load(LANGUAGE)}
+OTHER: dict[str, Any] = {"experiment": "own", "language": yaml.safe_load(LANGUAGE)}
 CASES = [(WHOLE, f"vision.{place}", value, sentence) for place, value, sentence in VISION]
 CASES += [(OTHER, f"language.{place}", value, sentence) for place, value, sentence in SPOKEN]
 CASES += [(WHOLE, place, value, sentence) for place, value, sentence in TOP]
@@ -188,3 +223,41 @@ def test_defaults_are_filled_in_once() -> None:
     assert config.vision is not None
     assert config.vision.datasets["digits"].validation == 0.1
     assert set(config.vision.datasets["digits"].shots) == {"16", "full"}
+
+
+def test_a_configuration_without_an_end() -> None:
+    endless: dict[str, Any] = {"experiment": "own"}
+    endless["vision"] = endless
+    with pytest.raises(InputError, match="holds itself, or is nested without end"):
+        checked(endless)
+
+
+# Files that an experiment would look for after minutes or days.
+@pytest.mark.parametrize(
+    ("whole", "place", "value", "sentence"),
+    [
+        (
+            WHOLE,
+            "vision.ledger.published",
+            "none.csv",
+            r"none.csv does not exist, and nothing makes it: check_zero_shot",
+        ),
+        (WHOLE, "vision.datasets.digits.source", "folder:/none", "digits is to be in /none, where there is no folder"),
+        (WHOLE, "vision.datasets.digits.source", "huggingface:./none", "digits is to be in ./none, where there is no"),
+        (
+            OTHER,
+            "language.data.source",
+            "jsonl:none.jsonl",
+            "none.jsonl does not exist, .*: prepare_chats data reads",
+        ),
+        (OTHER, "language.benchmarks.problems.data", "/none", "/none does not exist, and nothing makes it: evaluate"),
+    ],
+)
+def test_missing_inputs(
+    whole: dict[str, Any], place: str, value: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("published.csv").touch()
+    Plan.of(whole).check_inputs()
+    with pytest.raises(InputError, match=sentence):
+        Plan.of(changed(whole, place, value)).check_inputs()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from prt.errors import InputError
+from prt.vision import names
 from prt.vision.backbones import Classifier, build_tower, load_backbone, preprocess
 from prt.vision.head import load_head
 from prt.vision.prepared import Images, decode, read_manifest
@@ -57,6 +58,15 @@ def test_a_local_checkpoint(tmp_path: Path) -> None:
         load_backbone(f"ViT-S-32-alt/{path}")
 
 
+def test_names_are_open_clip_s() -> None:
+    assert set(names.models()) == set(open_clip.list_models())
+    for model in ("RN50", "RN50-quickgelu", "ViT-B-16", "roberta-ViT-B-32"):
+        for tag in open_clip.list_pretrained_tags_by_model(model):
+            quick = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
+            if quick == open_clip.get_model_config(model).get("quick_gelu", False):
+                names.check_spec(f"{model}/{tag}")
+
+
 def test_bad_backbones(backbone: Path, tmp_path: Path) -> None:
     for spec, sentence in {
         "ViT-B-61/openai": r"unknown open_clip model 'ViT-B-61': did you mean 'ViT-B-16'\?",
@@ -65,7 +75,7 @@ def test_bad_backbones(backbone: Path, tmp_path: Path) -> None:
         "RN50/openai": "need the model RN50-quickgelu: write RN50-quickgelu/openai",
         "ViT-B-16/openai": "need the model ViT-B-16-quickgelu: write ViT-B-16-quickgelu/openai",
         "ViT-B-16/datacomp_xl_s13b_b90k": "could not be loaded",  # not on this machine, and no network
-        f"local-dir:{tmp_path}": "does not exist",
+        f"local-dir:{tmp_path}": "there is no backbone in",
     }.items():
         with pytest.raises(InputError, match=sentence):
             load_backbone(spec)

@@ -50,8 +50,8 @@ def test_a_backbone_whose_tokenizer_is_elsewhere(tmp_path: Path, monkeypatch: py
     words.save_pretrained(tmp_path / "words")
     config = copy.deepcopy(ARCHITECTURES["vit-s"])
     config["text_cfg"] |= {"hf_tokenizer_name": str(tmp_path / "words")}
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"elsewhere": config})
-    torch.save(open_clip.create_model("elsewhere").state_dict(), tmp_path / "weights.pt")
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"RN50": config})
+    torch.save(open_clip.create_model("RN50").state_dict(), tmp_path / "weights.pt")
     with pytest.raises(InputError, match="is a HFTokenizer, which a folder of open_clip does not hold; choose a model"):
-        fetch_backbone(f"elsewhere/{tmp_path / 'weights.pt'}", tmp_path / "folder")
+        fetch_backbone(f"RN50/{tmp_path / 'weights.pt'}", tmp_path / "folder")
     assert not (tmp_path / "folder").exists()

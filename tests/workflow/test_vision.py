@@ -234,14 +234,18 @@ def test_a_ledger_that_differs_stops_the_run(edited: Callable[..., Path]) -> Non
 
 def test_a_bad_configuration(small: Config, write: Callable[[Config], Path]) -> None:
     """The check's own sentence, and nothing is made; what it refuses is in tests/plan."""
-    config = copy.deepcopy(small)
-    config["vision"]["panels"][0]["source"] = "vit-s-por"
-    folder = write(config)
-    done = snakemake(folder, "--dry-run")
-    assert done.returncode == 1
-    assert "unknown backbone 'vit-s-por': did you mean 'vit-s-poor'?" in done.stdout
-    assert "Traceback" not in done.stdout
-    assert not (folder / "results").exists()
+    for part, key, value, sentence in (
+        (lambda vision: vision["panels"][0], "source", "vit-s-por", "unknown backbone 'vit-s-por': did you mean"),
+        (lambda vision: vision["ledger"], "published", "none.csv", "none.csv does not exist, and nothing makes it"),
+    ):
+        config = copy.deepcopy(small)
+        part(config["vision"])[key] = value
+        folder = write(config)
+        done = snakemake(folder, "--dry-run")
+        assert done.returncode == 1
+        assert sentence in done.stdout
+        assert "Traceback" not in done.stdout
+        assert not (folder / "results").exists()
 
 
 def test_an_unknown_target(finished: Path) -> None:

@@ -12,6 +12,7 @@ from prt.plan.rules import Rules, growing
 
 try:
     PLAN = Plan.of(config)
+    PLAN.check_inputs()
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -21,7 +21,10 @@ def plan(
     from prt.plan import Plan
     from prt.plan.printed import printed
 
-    print(printed(Plan.read(configfile), targets or [], jobs))
+    found = Plan.read(configfile)
+    text = printed(found, targets or [], jobs)
+    found.check_inputs()
+    print(text)
 
 
 def budget(

@@ -4,11 +4,11 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from prt.recipe import Settings
+from prt.errors import InputError
+from prt.recipe import Positive, Settings
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-Whole = Annotated[int, Field(ge=1)]
 
 
 class Recipe(Settings):
@@ -26,16 +26,30 @@ class Recipe(Settings):
     what: ClassVar[str] = "a tuning recipe"
 
     lr: float = Field(2e-5, ge=0)
-    batch: Whole = 128
-    epochs: Whole = 2
+    batch: Positive = 128
+    epochs: Positive = 2
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.03, ge=0, lt=1)
     clip: float | None = Field(None, gt=0)
-    max_length: Whole = 2048
+    max_length: Positive = 2048
     precision: Precision = "bf16"
-    per_device_batch: Whole = 4
+    per_device_batch: Positive = 4
     gradient_checkpointing: bool = True
     packing: bool = True
+
+    def passes(self, processes: int) -> int:
+        """Passes of each process that make one batch.
+
+        Raises:
+            InputError: if no whole number of them does.
+        """
+        if self.batch % (self.per_device_batch * processes):
+            on = f" on {processes} GPUs" if processes > 1 else ""
+            raise InputError(
+                f"'batch' of {self.what} is {self.batch}, which cannot be made of 'per_device_batch' "
+                f"{self.per_device_batch}{on}; change one, so that it divides."
+            )
+        return self.batch // (self.per_device_batch * processes)
 
 
 class Lora(Settings):
@@ -47,6 +61,6 @@ class Lora(Settings):
 
     what: ClassVar[str] = "an adapter"
 
-    rank: Whole = 64
-    alpha: Whole = 16
+    rank: Positive = 64
+    alpha: Positive = 16
     targets: Annotated[str | list[str], Field(min_length=1)] = "all-linear"

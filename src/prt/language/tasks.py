@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
 
 from prt import hub
 from prt.atomic import remove, write_json
@@ -38,6 +39,9 @@ TYPES: dict[str, Any] = {
     "generation": {"type": "object"},
     "headline": {"type": "string"},
 }
+# JSON's 2.0 is a whole number, Python's is not.
+WHOLE = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+Strict = extend(Draft202012Validator, type_checker=WHOLE)
 
 
 @cache
@@ -69,7 +73,7 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
     """
     for key, value in own.items():
         known(key, TYPES, f"setting of the benchmark {benchmark},")
-        for wrong in Draft202012Validator(TYPES[key]).iter_errors(value):
+        for wrong in Strict(TYPES[key]).iter_errors(value):
             raise InputError(f"the setting '{key}' of the benchmark {benchmark} is wrong: {wrong.message}.")
     task = own.get("task", benchmark)
     if not is_file(task):

@@ -102,12 +102,7 @@ def passes_of(recipe: Recipe, device: torch.device) -> int:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start one for each with torchrun, or choose "
             "one with CUDA_VISIBLE_DEVICES."
         )
-    if recipe.batch % (recipe.per_device_batch * processes):
-        raise InputError(
-            f"a batch of {recipe.batch} cannot be made of 'per_device_batch' {recipe.per_device_batch} on {processes} "
-            "processes; change one, so that it divides."
-        )
-    return recipe.batch // (recipe.per_device_batch * processes)
+    return recipe.passes(processes)
 
 
 def curve(history: list[dict[str, float]]) -> str:

@@ -215,6 +215,26 @@ class Plan:
         """The number of jobs of each rule that some targets, or everything, need."""
         return dict(Counter(job.rule for job in self.needed(names)))
 
+    def check_inputs(self) -> None:
+        """Refuse an experiment that hangs on files that are not there, and that no job makes.
+
+        Raises:
+            InputError: naming the first.
+        """
+        for job in self.jobs.by_name.values():
+            for need in job.needs:
+                if need not in self.jobs.makers and not Path(need).exists():
+                    raise InputError(
+                        f"{Path(need).absolute()} does not exist, and nothing makes it: {job.rule} {job.name} reads "
+                        "it; correct its path in the configuration."
+                    )
+        for name, dataset in self.config.vision.datasets.items() if self.config.vision else ():
+            kind, _, place = dataset.source.partition(":")
+            if (kind == "folder" or place.startswith(("/", ".", "~"))) and not Path(place).is_dir():
+                raise InputError(
+                    f"the data set {name} is to be in {place}, where there is no folder; correct its source."
+                )
+
     def _refuse_taken_names(self) -> None:
         taken = {*self.items, "figure6", "all", "fetch", *RULES}
         seen: set[str] = set()

@@ -1,5 +1,7 @@
 """Reading and checking a configuration: unknown keys, values of the wrong type, names of nothing."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
@@ -16,6 +18,7 @@ from prt.language.tasks import allow
 from prt.methods import METHODS
 from prt.recipe import Recipe, Settings
 from prt.vision.catalogue import NAMES
+from prt.vision.names import check_spec
 
 # A key that was renamed → what to write in its place; a dot stands for a level.
 RENAMED = {
@@ -73,9 +76,12 @@ def checked(content: Any) -> Config:
         if isinstance(content.get(half), dict) and name in content[half]:
             raise InputError(f"the configuration's key '{key}' is now {now}: write that in its place.")
     try:
-        config = Config(**content)
+        _check_numbers(content, [])
+        config = Config.model_validate(content)
     except ValidationError as error:
-        raise InputError(_sentence(error, content)) from None
+        raise InputError(_sentence(error)) from None
+    except RecursionError:
+        raise InputError("the configuration holds itself, or is nested without end; write it out.") from None
     if config.vision is None and config.language is None:
         raise InputError("the configuration has neither 'vision' nor 'language': add one (see config/README.md).")
     if config.vision is not None:
@@ -99,6 +105,15 @@ def _in_fp32(config: Config) -> Config:
     return config.model_copy(update={"vision": vision, "language": language})
 
 
+def _check_numbers(part: Any, path: list[str]) -> None:
+    """Refuse NaN and infinity wherever they stand, also in what is handed on to others."""
+    if isinstance(part, float) and not math.isfinite(part):
+        raise InputError(f"{'.'.join(path)} of the configuration is {part}, but must be a finite number.")
+    inner = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for key, value in inner:
+        _check_numbers(value, [*path, str(key)])
+
+
 def recipe_of(given: Given, place: str, forbidden: dict[str, str] | None = None) -> Recipe:
     """A training recipe of what is ``given``.
 
@@ -114,8 +129,12 @@ def _built(kind: type[Settings], given: Given, place: str, forbidden: dict[str, 
             raise InputError(f"{place}.{key} of the configuration cannot be set there: {why}.")
     for key in given:
         known(key, kind.model_fields, f"key in {place} of the configuration")
+    return _placed(place, lambda: kind(**given))
+
+
+def _placed(place: str, check: Callable[..., Any], *given: Any) -> Any:
     try:
-        return kind(**given)
+        return check(*given)
     except InputError as error:
         raise InputError(f"{place} of the configuration: {error}") from None
 
@@ -140,6 +159,8 @@ def _check_vision(vision: Vision) -> None:
     for name, backbone in backbones.items():
         if backbone.paper is not None:
             known(backbone.paper, BACKBONES, f"value of vision.backbones.{name}.paper of the configuration")
+        if backbone.spec is not None:
+            _placed(f"vision.backbones.{name}.spec", check_spec, backbone.spec)
         if backbone.recipe is not None:
             recipe_of(backbone.recipe, f"vision.backbones.{name}.recipe", PRETRAINING)
     for panel in [*vision.panels, *vision.items.values()]:
@@ -252,7 +273,7 @@ def _check_language(language: Language) -> None:
         raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
 
 
-def _sentence(error: ValidationError, content: Any) -> str:
+def _sentence(error: ValidationError) -> str:
     """The first of what is wrong, in one sentence."""
     first = error.errors()[0]
     kind, given = first["type"], first["input"]

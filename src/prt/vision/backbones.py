@@ -1,7 +1,6 @@
 """Backbones: CLIPs of open_clip, each with its own preprocessing, as classifiers of uint8 images."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prt.atomic import read_json, remove, write_json, write_tensors
-from prt.errors import InputError, first_line, known
+from prt.errors import InputError, first_line
 from prt.hub import refuse_code
 from prt.vision import configuration
 from prt.vision.clip import Compose, PILToTensor, open_clip
+from prt.vision.names import CONFIG, LOCAL, check_spec
 
-CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 
 
@@ -51,20 +50,11 @@ def load_backbone(spec: str) -> Backbone:
         InputError: for an unknown model or tag, weights that cannot be had or do not fit, a quickgelu mismatch, or an
             option that a file may not set.
     """
-    if spec.startswith("local-dir:") or (Path(spec) / CONFIG).is_file():
-        return _load_local(Path(spec.removeprefix("local-dir:")))
+    check_spec(spec)
+    if spec.startswith(LOCAL) or (Path(spec) / CONFIG).is_file():
+        return _load_local(Path(spec.removeprefix(LOCAL)))
     model, _, pretrained = spec.partition("/")
-    known(model, open_clip.list_models(), "open_clip model")
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if not pretrained:
-        raise InputError(f"the backbone '{spec}' names no weights: write {model}/TAG, with a tag of {', '.join(tags)}.")
-    if pretrained not in tags and not os.path.isfile(pretrained):
-        known(pretrained, tags, f"pretrained tag or checkpoint file of {model}")
     model_cfg = open_clip.get_model_config(model)
-    quick = open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False) if pretrained in tags else None
-    other = f"{model}-quickgelu" if quick else model.removesuffix("-quickgelu")
-    if quick is not None and quick != model_cfg.get("quick_gelu", False) and other != model:
-        raise InputError(f"the weights '{pretrained}' need the model {other}: write {other}/{pretrained}.")
     try:
         for part in ("hf_model_name", "hf_tokenizer_name"):  # of some text towers; open_clip would let transformers ask
             if there := model_cfg["text_cfg"].get(part):

@@ -7,23 +7,10 @@ nothing here does), and allows for their absence: here they are imported when a 
 """
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-
-@contextmanager
-def _standing_in(**modules: ModuleType | None) -> Iterator[None]:
-    """For a while, let these be the modules of these names that are not there yet (None: missing)."""
-    ours = {name: module for name, module in modules.items() if name not in sys.modules}
-    sys.modules.update(ours)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in ours:
-            del sys.modules[name]
+from prt.vision.names import standing_in
 
 
 def _is_compile_supported(device_type: str) -> bool:
@@ -34,9 +21,9 @@ def _is_compile_supported(device_type: str) -> bool:
 
 _utils = ModuleType("torch._dynamo.utils")
 _utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
-with _standing_in(**{_utils.__name__: _utils}):
+with standing_in(**{_utils.__name__: _utils}):
     from torchvision.transforms import Compose, PILToTensor
-with _standing_in(timm=None, transformers=None):
+with standing_in(timm=None, transformers=None):
     import open_clip
     from open_clip import hf_model, timm_model
 

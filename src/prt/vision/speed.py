@@ -35,9 +35,10 @@ from prt.profiling import check, device_name, forget_peak, in_own_process, memor
 from prt.progress import progress
 from prt.recipe import PRECISIONS, Precision, Recipe
 from prt.training import autocast, optimizer_of
-from prt.vision.backbones import CONFIG, Classifier, build_tower
+from prt.vision.backbones import Classifier, build_tower
 from prt.vision.clip import open_clip
 from prt.vision.fused import Fused
+from prt.vision.names import CONFIG
 from prt.vision.peak import reach
 from prt.vision.score import frozen
 from prt.vision.tune import loss_of
