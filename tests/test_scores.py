@@ -30,15 +30,38 @@ def test_damaged_scores(tmp_path: Path) -> None:
     scores(values=torch.randn(4, 2)).save(path)
     with pytest.raises(InputError, match=r"has shape \(4, 2\), not \(4, 3\)"):
         Scores.load(path)
-    broken = torch.full((4, 3), float("nan"))
-    with pytest.raises(InputError, match=r"hold NaN; use precision fp32"):
-        scores(values=broken).save(tmp_path / "none.safetensors")
-    assert not (tmp_path / "none.safetensors").exists()
     scores().save(path)
     tensors, header = read_tensors(path, "score file")
-    write_tensors(path, tensors | {"scores": broken}, header)
-    with pytest.raises(InputError, match=r"holds NaN"):
+    for number in (float("nan"), float("inf"), -float("inf")):
+        broken = tensors["scores"].clone()
+        broken[1, 2] = number
+        with pytest.raises(InputError, match=r"the scores of vit \(prt\) on digits hold NaN or infinity"):
+            scores(values=broken).save(tmp_path / "none.safetensors")
+        assert not (tmp_path / "none.safetensors").exists()
+        write_tensors(path, tensors | {"scores": broken}, header)
+        with pytest.raises(InputError, match=r"the scores in .* hold NaN or infinity"):
+            Scores.load(path)
+    for labels in (torch.tensor([0, 1, 2, 3]), torch.tensor([0, -1, 2, 0])):
+        write_tensors(path, tensors | {"labels": labels}, header)
+        with pytest.raises(InputError, match="has a label that is none of its classes"):
+            Scores.load(path)
+    write_tensors(path, tensors | {"scores": tensors["scores"].to(torch.int8)}, header)
+    with pytest.raises(InputError, match=r"holds torch.int8 and torch.int64; make it again"):
         Scores.load(path)
+    for damage, said in (
+        ({"kind": "logits"}, "kind: Input should be 'log_probs' or 'reward'"),
+        ({"kind": "log_probs"}, "log_probs of a run of method prt"),
+        ({"method": "dpo"}, "method: Input should be"),
+        ({"alpha": None}, "alpha None and seed 1 of a run of method prt"),
+        ({"seed": "1"}, "seed: Input should be a valid integer"),
+        ({"classes": ["a", "b", "b"]}, "has the class name 'b' twice"),
+        ({"classes": "abc"}, "classes: Input should be a valid list"),
+        ({"precision": "fp32"}, "precision: Extra inputs are not permitted"),
+    ):
+        write_tensors(path, tensors, header | damage)
+        with pytest.raises(InputError, match=f"s.safetensors is no score file .*{said}.*delete it"):
+            Scores.load(path)
+    scores().save(path)
     save_file(load_file(path), path)
     with pytest.raises(InputError, match=r"not written by this project"):
         Scores.load(path)

@@ -153,12 +153,16 @@ def read_json(path: Path | str, what: str = "manifest") -> dict[str, Any]:
     path = Path(path)
     _must_exist(path, what)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"the {what} {path} is corrupt ({error}); delete it and make it again.") from None
     if not isinstance(value, dict):
         raise InputError(f"the {what} {path} is corrupt (no JSON object); delete it and make it again.")
     return value
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")
 
 
 def write_tensors(path: Path | str, tensors: "dict[str, Tensor]", header: dict[str, Any]) -> None:
@@ -198,6 +202,19 @@ def read_tensors(path: Path | str, what: str) -> "tuple[dict[str, Tensor], dict[
         raise InputError(f"the {what} {path} was not written by this project.") from None
     except (SafetensorError, ValueError, OSError) as error:
         raise InputError(f"the {what} {path} is truncated or corrupt ({error}); delete it and make it again.") from None
+
+
+def check_finite(tensors: "dict[str, Tensor]", what: str) -> None:
+    """Refuse NaN and infinity, which no sum and no softmax gets rid of.
+
+    Raises:
+        InputError: naming the first tensor that holds one.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel():
+            wide = tensor if tensor.element_size() > 1 else tensor.float()
+            if not all(bool(bound.isfinite()) for bound in wide.aminmax()):
+                raise InputError(f"{what} hold NaN or infinity ('{name}'): make them again, if need be in fp32.")
 
 
 def file_hash(path: Path | str) -> str:

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from prt.errors import InputError
+
+GREATEST = torch.finfo(torch.float32).max  # of the numbers that sums are made of
+
 
 def log_probs(logits: Tensor) -> Tensor:
     """log π = log_softmax(f), normalised over the last axis."""
@@ -42,6 +46,16 @@ def poe(target: Tensor, finetuned: Tensor, strength: float = 1.0) -> Tensor:
 def reward_only(reward: Tensor) -> Tensor:
     """ρ_θ = softmax(r): the reward's own predictions (eq. 12, dotted lines of Figure 6a)."""
     return log_probs(reward)
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a strength 1/λ that no sum can be made with.
+
+    Raises:
+        InputError: if it is not finite in single precision.
+    """
+    if not abs(strength) <= GREATEST:
+        raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
 
 
 def _wide(x: Tensor) -> Tensor:

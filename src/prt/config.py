@@ -45,8 +45,9 @@ def _spoken(templates: list[str]) -> list[str]:
 
 Distinct = AfterValidator(_unique)
 Names = Annotated[list[str], Field(min_length=1), Distinct]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), Distinct]  # numpy's are of 32 bits
-Number = Annotated[float, Field(ge=0), AfterValidator(abs)]  # without the sign of -0
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's are of 32 bits
+Seeds = Annotated[list[Seed], Field(min_length=1), Distinct]
+Number = Annotated[float, Field(ge=0, lt=3e38), AfterValidator(abs)]  # of single precision; without the sign of -0
 Numbers = Annotated[list[Number], Field(min_length=1), Distinct]
 Alphas = Annotated[Numbers, AfterValidator(_swept)]
 Strengths = Annotated[Numbers, AfterValidator(_varied)]
@@ -58,14 +59,20 @@ def _class_names(given: Any) -> Any:
     names = [*given.keys(), *given.values()] if isinstance(given, dict) else given
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         raise ValueError("must be a list of two names or more, or a mapping of folders to names, with quoted numbers")
-    prompts = list(given.values()) if isinstance(given, dict) else given
-    if not all(name.strip() for name in prompts):
-        raise ValueError("has an empty class name: give it one")
-    if twice := [name for name in prompts if prompts.count(name) > 1]:
-        raise ValueError(f"has the class name {twice[0]!r} twice: tell the classes apart")
+    _told_apart(list(given.values()) if isinstance(given, dict) else given)
     return given
 
 
+def _told_apart(names: list[str]) -> list[str]:
+    if not all(name.strip() for name in names):
+        raise ValueError("has an empty class name: give it one")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"has the class name {twice!r} twice: tell the classes apart")
+    return names
+
+
+ClassNames = Annotated[list[str], Field(min_length=1), AfterValidator(_told_apart)]
 Classes = Annotated[list[str] | dict[str, str], BeforeValidator(_class_names)]
 
 
@@ -332,7 +339,7 @@ class Config(Part):
     experiment: Name
     jobs: Literal["few", "many"] = "many"
     device: Literal["auto", "cpu"] = "auto"
-    pretraining_seed: Annotated[int, Field(ge=0)] = 0
+    pretraining_seed: Seed = 0
     throughput: Throughput = Throughput()
     vision: Vision | None = None
     language: Language | None = None

@@ -1,5 +1,6 @@
 """Bad input, told in one sentence that names the culprit and the remedy."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +26,11 @@ def known(name: object, names: Iterable[object], what: str) -> None:
 
 def first_line(error: Exception) -> str:
     """The kind of an error and the first line of what it says: enough for one sentence."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    if callable(several := getattr(error, "errors", None)):  # pydantic's, whose first line counts them
+        first = several()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg'].removeprefix('Value error, ')}"
+    said = re.sub(r" at 0x[0-9a-f]+", "", str(error)).strip()  # where an object lies in memory helps nobody
+    return f"{type(error).__name__}: {said.splitlines()[0] if said else 'no message'}"
 
 
 def last_words(logs: Iterable[str]) -> list[str]:

@@ -3,45 +3,89 @@
 A fine-tuned model (method ``ft``) has the same form: EFT's implicit reward is made of one.
 """
 
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from torch import Tensor, nn
 
-from prt.atomic import file_hash, read_json, read_tensors, write_json, write_tensors
-from prt.errors import InputError, known
+from prt.atomic import check_finite, file_hash, read_json, read_tensors, write_json, write_tensors
+from prt.config import ClassNames, Templates
+from prt.errors import InputError, first_line, known
 from prt.methods import METHODS, putting_on
+from prt.recipe import Positive as Whole
 
 MADE = ("ft", "prt")  # what others may have made, to be imported
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+PACKAGE = "portable-reward-tuning"
 
 
 # A file of the folder itself, not one elsewhere.
 PlainName = Annotated[str, Field(pattern=r"^[\w-][^/\\\x00-\x1f]*$")]
 
 
-class _Checked(BaseModel, strict=True):
+class _Checked(BaseModel, strict=True, allow_inf_nan=False):
     kind: str
     method: Literal["ft", "prt", "adapted"]
     recipe: dict[str, Any] | None  # None of what others tuned, as all that is not known
     seed: int | None
+    versions: dict[str, str] = {}
+
+    @field_validator("versions")
+    @classmethod
+    def _not_later(cls, versions: dict[str, str]) -> dict[str, str]:
+        """A later version of this package may mean something else by what it wrote."""
+        theirs, ours = (
+            [int(part) for part in re.findall(r"\d+", text)[:2]]
+            for text in (versions.get(PACKAGE, ""), version(PACKAGE))
+        )
+        if theirs > ours:
+            raise ValueError(f"it is of version {versions[PACKAGE]} of this package; install that")
+        return versions
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Preprocessing(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """What becomes of an image before a backbone sees it, in open_clip's words; what is not given is open_clip's."""
+
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    size: Whole | Annotated[list[Whole], Field(min_length=2, max_length=2)] | None = None
+    mode: Literal["RGB"] = "RGB"
+    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    fill_color: int = 0
+
+
+class _Preprocessing(Preprocessing):
+    size: Whole | Annotated[list[Whole], Field(min_length=2, max_length=2)]
 
 
 class _Tower(BaseModel, strict=True):
+    name: str
     model_cfg: dict[str, Any]
-    preprocess_cfg: dict[str, Any]
+    preprocess_cfg: _Preprocessing
     weights: str | None = None  # the pretrained network's fingerprint
+
+
+class _Data(BaseModel, strict=True):
+    name: str
+    fingerprint: str
 
 
 class _Vision(_Checked):
     backbone: _Tower
-    dataset: dict[str, Any] | None
-    classes: list[str]
-    templates: list[str]
+    dataset: _Data | None
+    shots: str | None
+    alpha: float | None
+    classes: ClassNames
+    templates: Templates
     weights_sha256: str
 
 
@@ -82,7 +126,7 @@ def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
 
 def provenance(*packages: str) -> dict[str, Any]:
     """What made a reward: versions of this package, of torch and of ``packages``, and the git commit."""
-    versions = {package: version(package) for package in ("portable-reward-tuning", "torch", *packages)}
+    versions = {package: version(package) for package in (PACKAGE, "torch", *packages)}
     return {"versions": versions, "git_commit": _git_commit()}
 
 
@@ -98,8 +142,8 @@ def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
     try:
         MANIFESTS[kind].model_validate(manifest)
     except ValidationError as error:
-        place = error.errors()[0]["loc"][0]
-        wrong = f"has a damaged '{place}'" if place in manifest else f"lacks '{place}'"
+        place, _, why = first_line(error).partition(": ")
+        wrong = f"lacks '{place}'" if error.errors()[0]["type"] == "missing" else f"has a damaged '{place}' ({why})"
         raise InputError(f"the reward manifest {folder / MANIFEST} {wrong}; tune the reward again.") from None
     return manifest
 
@@ -136,7 +180,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
     """Put ``tensors`` into ``network``.
 
     Raises:
-        InputError: if names or shapes differ, naming the first.
+        InputError: if names, shapes or kinds of numbers differ, naming the first, or one is no finite number.
     """
     own = network.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
@@ -147,6 +191,9 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
                 f"the weights in {path} do not fit the backbone in its manifest: "
                 f"'{name}' has shape {theirs}, not {mine}; tune it again."
             )
+        if own[name].is_floating_point() != tensors[name].is_floating_point():
+            raise InputError(f"the weights '{name}' in {path} are of type {tensors[name].dtype}; tune it again.")
+    check_finite(tensors, f"the weights in {path}")
     network.load_state_dict(tensors)
 
 

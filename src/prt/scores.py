@@ -3,13 +3,16 @@
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor
 
-from prt.atomic import read_tensors, write_tensors
-from prt.errors import InputError
+from prt.atomic import check_finite, read_tensors, write_tensors
+from prt.config import ClassNames
+from prt.errors import InputError, first_line
+from prt.methods import REWARDS
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,7 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write one file, whole or not at all."""
-        if torch.isnan(self.values).any():
-            raise InputError(
-                f"the scores of {self.backbone} ({self.method}) on {self.dataset} hold NaN; use precision fp32."
-            )
+        check_finite({"scores": self.values}, f"the scores of {self.backbone} ({self.method}) on {self.dataset}")
         header = asdict(self) | {"values": None, "labels": None}
         write_tensors(path, {"scores": self.values.float(), "labels": self.labels.long()}, header)
 
@@ -52,21 +52,49 @@ class Scores:
         """Read and check one file.
 
         Raises:
-            InputError: if it is missing, truncated, corrupt, of the wrong shape, or holds NaN.
+            InputError: if it is missing, truncated, corrupt, of the wrong shape, or holds what is no finite number; if
+                it says of itself what cannot be.
         """
         tensors, header = read_tensors(path, "score file")
         try:
-            scores = cls(**(header | {"values": tensors["scores"], "labels": tensors["labels"]}))
-        except (KeyError, TypeError):
-            raise InputError(f"{path} is no score file; delete it and score the model again.") from None
-        expected = (len(scores.labels), len(scores.classes))
-        if tuple(scores.values.shape) != expected:
+            about = _Header.model_validate({k: v for k, v in header.items() if k not in ("values", "labels")})
+            values, labels = tensors["scores"], tensors["labels"]
+        except (KeyError, ValidationError) as error:
             raise InputError(
-                f"the score file {path} has shape {tuple(scores.values.shape)}, not {expected}; make it again."
-            )
-        if torch.isnan(scores.values).any():
-            raise InputError(f"the score file {path} holds NaN; score the model again in fp32.")
-        return scores
+                f"{path} is no score file ({first_line(error)}); delete it and score the model again."
+            ) from None
+        expected = (len(labels), len(about.classes))
+        if tuple(values.shape) != expected:
+            raise InputError(f"the score file {path} has shape {tuple(values.shape)}, not {expected}; make it again.")
+        if (values.dtype, labels.dtype) != (torch.float32, torch.int64):
+            raise InputError(f"the score file {path} holds {values.dtype} and {labels.dtype}; make it again.")
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(about.classes)):
+            raise InputError(f"the score file {path} has a label that is none of its classes; make it again.")
+        check_finite({"scores": values}, f"the scores in {path}")
+        return cls(values=values, labels=labels, **dict(about))
+
+
+class _Header(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """What a score file says of its scores."""
+
+    kind: Literal["log_probs", "reward"]
+    backbone: str
+    method: Literal["pretrained", "ft", "prt", "adapted"]
+    dataset: str
+    fingerprint: str
+    split: str
+    classes: ClassNames
+    shots: str
+    seed: int | None
+    alpha: float | None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.kind == "reward") != (self.method in REWARDS):
+            raise ValueError(f"{self.kind} of a run of method {self.method}")
+        if (self.alpha is None) != (self.kind != "reward") or (self.seed is None) != (self.method == "pretrained"):
+            raise ValueError(f"alpha {self.alpha} and seed {self.seed} of a run of method {self.method}")
+        return self
 
 
 def check_same_labels(a: list[str], b: list[str], what_a: str, what_b: str) -> None:

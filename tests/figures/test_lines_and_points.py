@@ -16,8 +16,9 @@ from prt.figures import entropy, strength
 def tuned(folder: Path, seed: int, values: list[tuple[int, float, float]]) -> Path:
     """A reward as it is tuned, with its curve."""
     facts = {"kind": "vision", "method": "prt", "alpha": 0.01, "seed": seed, "shots": "16", "recipe": {}}
-    backbone = {"name": "vit", "model_cfg": {}, "preprocess_cfg": {}}
-    named = {"backbone": backbone, "dataset": {"name": "digits"}, "classes": ["a"], "templates": ["{}"]}
+    backbone = {"name": "vit", "model_cfg": {}, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 32}}
+    data = {"name": "digits", "fingerprint": "0"}
+    named = {"backbone": backbone, "dataset": data, "classes": ["a"], "templates": ["{}"]}
     reward.save(folder / str(seed), nn.Linear(1, 1), facts | named)
     lines = ["iteration,prt,reward", *(",".join(map(str, line)) for line in values)]
     (folder / str(seed) / "curve.csv").write_text("\n".join(lines) + "\n")

@@ -206,8 +206,16 @@ def test_bad_input(tmp_path):
             model.generate(PROMPT, max_new_tokens=3, temperature=temperature)
     with pytest.raises(InputError, match="neither model30 nor model6 has a chat template"):
         model.generate(PROMPT, chat=True)
-    with pytest.raises(InputError, match="the strength is inf, but must be a finite number"):
-        Rewarded(TARGET, REWARD, float("inf"))
+    for strength in (float("inf"), float("nan"), 1e308):
+        with pytest.raises(InputError, match=r"the strength is .*, but must be a finite number"):
+            Rewarded(TARGET, REWARD, strength)
+    for draft in (None, SOURCE):  # sums that are no numbers
+        with pytest.raises(
+            InputError, match=r"at strength 3e\+38 and temperature 0 the next token's scores are no num"
+        ):
+            Rewarded(TARGET, REWARD, 3e38).generate(PROMPT, max_new_tokens=3, draft=draft)
+        with pytest.raises(InputError, match=r"at strength 1 and temperature 1e-40 the next token's scores are no num"):
+            model.generate(PROMPT, max_new_tokens=3, temperature=1e-40, draft=draft)
     swapped = causal(5, tokenizer=letters(text="ba" + LETTERS[2:]))
     with pytest.raises(InputError, match="model5 and model30 have different tokenizers"):
         Rewarded(swapped, REWARD)

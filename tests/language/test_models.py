@@ -1,11 +1,13 @@
 """Language models: fetched whole, from a server that answers as the hub does, or refused in one sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.hub import COMMIT, Server, hub, server
+from safetensors.torch import load_file, save_file
 
 from prt.errors import InputError
 from prt.language.models import fetch, load
@@ -71,3 +73,12 @@ def test_what_cannot_be_loaded(model: Path, tmp_path: Path) -> None:
     (broken / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match=r"the tokenizer of .*broken cannot be loaded"):
         load(str(broken), torch.float32, CPU)
+
+
+def test_weights_that_are_no_numbers(model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "broken"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"the weights of .*broken hold NaN or infinity \('model.norm.weight'\)"):
+        load(str(folder), torch.float32, CPU)

@@ -97,7 +97,7 @@ def test_damage_is_refused(run: Run) -> None:
             "the tokenizer in .* is not the one that its manifest describes",
         ),
         ("vocabulary", 5, "has a damaged 'vocabulary'"),
-        ("base", {"name": "llama"}, "has a damaged 'base'"),
+        ("base", {"name": "llama"}, "lacks 'base.spec'"),
         ("files", {}, "has a damaged 'files'"),
         ("lora", 5, "has a damaged 'lora'"),
         ("alpha", "0", "has a damaged 'alpha'"),

@@ -1,5 +1,7 @@
 """Backbones: small real networks of open_clip's own classes."""
 
+import json
+import shutil
 from pathlib import Path
 
 import open_clip
@@ -7,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from prt.atomic import read_tensors, write_tensors
 from prt.errors import InputError
 from prt.vision import names
 from prt.vision.backbones import Classifier, build_tower, load_backbone, preprocess
@@ -90,6 +93,29 @@ def test_bad_backbones(backbone: Path, tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(InputError, match="could not be loaded"):
         load_backbone(str(broken))
+
+
+def test_damaged_folders(backbone: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(backbone, tmp_path / "damaged"))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    own = config["preprocess_cfg"]
+    for damage, sentence in (
+        (None, "has no 'preprocess_cfg': add the mean and std"),
+        ({}, "is wrong .mean: Field required.; correct it"),
+        (own | {"std": [0, 0, 0]}, "is wrong .std.0: Input should be greater than 0.; correct it"),
+        (own | {"mean": [0.5]}, "is wrong .mean: List should have at least 3 items"),
+        (own | {"size": 0}, "is wrong .size"),
+    ):
+        changed = {key: value for key, value in (config | {"preprocess_cfg": damage}).items() if value is not None}
+        (folder / "open_clip_config.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=sentence):
+            load_backbone(str(folder))
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    tensors, header = read_tensors(folder / "open_clip_model.safetensors", "weights")
+    tensors["visual.layer1.0.conv1.weight"][0, 0] = float("nan")
+    write_tensors(folder / "open_clip_model.safetensors", tensors, header)
+    with pytest.raises(InputError, match=r"the weights in .*damaged hold NaN or infinity \('visual.layer1.0.conv1"):
+        load_backbone(str(folder))
 
 
 def test_an_image_of_any_mode(backbone: Path, tmp_path: Path) -> None:

@@ -168,14 +168,34 @@ def test_damaged_rewards(reward: Path) -> None:
         "templates": "a {}",
         "method": "dpo",
         "seed": "0",
+        "shots": 4,
+        "dataset": {},
     }.items():
         manifest.write_text(json.dumps(facts | {key: damage}))
-        refused(f"has a damaged '{key}'")
-    for key in ("model_cfg", "preprocess_cfg"):
-        manifest.write_text(json.dumps(facts | {"backbone": facts["backbone"] | {key: None}}))
-        refused("has a damaged 'backbone'")
-        manifest.write_text(json.dumps(facts | {"backbone": facts["backbone"] | {key: {}}}))
-        refused("cannot be built")
+        refused(f"(has a damaged|lacks) '{key}")
+    for damage, said in (
+        ({"classes": ["a", "b", "b"]}, r"damaged 'classes' \(has the class name 'b' twice"),
+        ({"classes": ["a", "b", " "]}, r"damaged 'classes' \(has an empty class name"),
+        ({"templates": []}, "damaged 'templates'"),
+        ({"templates": ["a digit"]}, r"damaged 'templates' \(has the template 'a digit' without {}"),
+        ({"alpha": float("nan")}, "manifest.json is corrupt .it holds NaN"),
+        ({"versions": {"portable-reward-tuning": "99.1.2"}}, "it is of version 99.1.2 of this package; install that"),
+    ):
+        manifest.write_text(json.dumps(facts | damage))
+        refused(said)
+    backbone = facts["backbone"]
+    for damage, said in (
+        ({"model_cfg": None}, "has a damaged 'backbone.model_cfg'"),
+        ({"model_cfg": {}}, "cannot be built"),
+        ({"preprocess_cfg": {}}, "lacks 'backbone.preprocess_cfg.mean'"),
+        (
+            {"preprocess_cfg": backbone["preprocess_cfg"] | {"std": [0.1, 0, 0.1]}},
+            "damaged 'backbone.preprocess_cfg.std.1'",
+        ),
+        ({"preprocess_cfg": backbone["preprocess_cfg"] | {"interpolation": "x"}}, "preprocess_cfg.interpolation'"),
+    ):
+        manifest.write_text(json.dumps(facts | {"backbone": backbone | damage}))
+        refused(said)
     manifest.write_text(json.dumps(facts | {"kind": "language"}))
     refused("holds a language reward")
     manifest.write_text(json.dumps(facts | {"method": "ft"}))
@@ -183,6 +203,14 @@ def test_damaged_rewards(reward: Path) -> None:
     write_tensors(weights, tensors | {"scale": torch.zeros(2)}, header)
     manifest.write_text(json.dumps(facts | {"weights_sha256": file_hash(weights)}))
     refused(r"'scale' has shape \(2,\), not \(\)")
+    first = next(name for name in tensors if name.startswith("tower"))
+    for other, said in (
+        (torch.full_like(tensors[first], float("nan")), f"hold NaN or infinity .'{first}'"),
+        (tensors[first].to(torch.int8), f"'{first}' in .* are of type torch.int8"),
+    ):
+        write_tensors(weights, tensors | {first: other}, header)
+        manifest.write_text(json.dumps(facts | {"weights_sha256": file_hash(weights)}))
+        refused(said)
     manifest.write_text(json.dumps(facts | {"classes": ["a", "b"]}))
     refused(r"'head' has shape \(3, 64\), not \(2, 64\)")
     assert load_reward(reward).classes == facts["classes"]
@@ -195,9 +223,14 @@ def test_bad_images(prt: Prt, reward: Path, backbone: Path, tmp_path: Path) -> N
     code, out, complaint = prt(*arguments, tmp_path / "bad.png")
     assert (code, out) == (1, "")
     assert "bad.png cannot be read" in complaint
-    code, out, complaint = prt(*arguments, tmp_path / "bad.png", "--strength", "nan")
+    for strength, said in (("nan", "the strength is nan"), ("1e308", "the strength is 1e+308")):
+        code, out, complaint = prt(*arguments, tmp_path / "bad.png", "--strength", strength)
+        assert (code, out) == (1, "")
+        assert said in complaint.splitlines()[-1]
+    Image.new("L", (8, 8)).save(tmp_path / "good.png")
+    code, out, complaint = prt(*arguments, tmp_path / "good.png", "--strength", "3e38")
     assert (code, out) == (1, "")
-    assert "the strength is nan" in complaint.splitlines()[-1]
+    assert "good.png at strength 3e+38 are no numbers; take a strength nearer to 1" in complaint.splitlines()[-1]
 
 
 def test_rewards_are_scored_on_another_data_set(

@@ -1,5 +1,6 @@
 """Prepared image data sets: damage is found when they are read, and what is drawn from them is a pure function."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -25,9 +26,18 @@ def test_damaged_data(dataset: Path, tmp_path: Path) -> None:
     (copy / "test.arrow").unlink()
     with pytest.raises(InputError, match="does not exist"):
         Images(manifest, "test")
-    (copy / "manifest.json").write_text('{"classes": []}')
-    with pytest.raises(InputError, match="incomplete"):
-        read_manifest(copy)
+    facts = json.loads((copy / "manifest.json").read_text())
+    for damage, said in (
+        ({"classes": []}, "classes: List should have at least 1 item"),
+        ({"classes": "abc"}, "classes: Input should be a valid list"),
+        ({"classes": ["a", "a"]}, "classes: has the class name 'a' twice"),
+        ({"templates": []}, "templates: List should have at least 1 item"),
+        ({"train": {"images": "5"}}, "train.images: Input should be a valid integer"),
+        ({"kind": "language"}, "kind: Input should be 'vision'"),
+    ):
+        (copy / "manifest.json").write_text(json.dumps(facts | damage))
+        with pytest.raises(InputError, match=f"manifest.json is damaged .{said}.*delete the folder and prepare"):
+            read_manifest(copy)
 
 
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 5), st.integers(0, 40))

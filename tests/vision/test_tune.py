@@ -240,7 +240,7 @@ def test_bad_tuning(backbone: Path, dataset: Path, head: Path, tmp_path: Path) -
     write_tensors(tmp_path / "h", tensors, header | {"classes": ["a", "b", "c"]})
     refused("have different labels", head=tmp_path / "h")
     write_tensors(tmp_path / "h", tensors | {"head": tensors["head"][:2]}, header)
-    refused("has shape (2, 64), not (3, 64)", head=tmp_path / "h")
+    refused("has shapes [(2, 64), ()], not [(3, 64), ()]", head=tmp_path / "h")
     (tmp_path / "h").write_bytes(head.read_bytes()[:-9])
     refused("truncated or corrupt", head=tmp_path / "h")
     (tmp_path / "file").write_text("")

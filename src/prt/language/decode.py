@@ -1,7 +1,6 @@
 """Using a language reward: put it on any target with the same tokenizer, and generate (Algorithm 2)."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from prt import combine
@@ -94,6 +93,7 @@ class Rewarded:
         method: str = "prt",
         pretrained: Causal | None = None,
     ) -> None:
+        combine.check_strength(strength)
         self.target, self.reward, self.strength = target, reward, strength
         source = pretrained or reward  # a method that subtracts it has it
         self.added = [(s, source if network == SOURCE_PRETRAINED else reward) for s, network in METHODS[method].added]
@@ -178,9 +178,10 @@ class Rewarded:
         streamer: BaseStreamer | None = None,
     ) -> Tensor:
         """Token ids (1, positions) of a prompt and what follows it; see :meth:`generate`."""
-        if not (math.isfinite(temperature) and temperature >= 0):
+        if not 0 <= temperature <= combine.GREATEST:
             raise InputError(f"the temperature is {temperature}, but must be 0 (greedy) or a number above it.")
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "streamer": streamer}
+        options["logits_processor"] = LogitsProcessorList([_Numbers(self.strength, temperature)])
         if temperature > 0:
             options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
         if stop:
@@ -191,6 +192,19 @@ class Rewarded:
         # One prompt has no padding, whatever stands for it (often the end of text, which may well be in a prompt).
         mask = torch.ones_like(ids)
         return model.generate(ids, attention_mask=mask, tokenizer=self.target.tokenizer, **options)
+
+
+class _Numbers(LogitsProcessor):
+    """Refuses logits that no token can be chosen by: of too great a strength, or at too low a temperature."""
+
+    def __init__(self, strength: float, temperature: float) -> None:
+        self.asked = f"strength {strength:g} and temperature {temperature:g}"
+        self.temperature = temperature or 1.0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if not bool((scores.amax(-1) / self.temperature).isfinite().all()):
+            raise InputError(f"at {self.asked} the next token's scores are no numbers; take values nearer to 1.")
+        return scores
 
 
 def next_tokens(

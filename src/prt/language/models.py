@@ -20,7 +20,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from prt import hub
-from prt.atomic import fingerprint, write_json
+from prt.atomic import check_finite, fingerprint, write_json
 from prt.errors import InputError, first_line
 from prt.language import is_missing
 
@@ -156,8 +156,8 @@ def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, 
     ``dtype`` auto: as its weights are saved.
 
     Raises:
-        InputError: if there is none, it is gated, not fetched or damaged, it lacks weights, its files ask for code of
-            their own, or it is an adapter.
+        InputError: if there is none, it is gated, not fetched or damaged, it lacks weights, some are no finite numbers,
+            its files ask for code of their own, or it is an adapter.
     """
     tokenizer = load_tokenizer(spec)
     try:
@@ -178,7 +178,9 @@ def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, 
                 f"the weights of {spec} do not fit its config.json ({what.replace('_', ' ')}: {keys[0]}); "
                 "fetch or make it again."
             )
-    return Causal(name or spec, model.to(device).eval(), tokenizer)
+    model = model.to(device).eval()
+    check_finite(model.state_dict(), f"the weights of {spec}")
+    return Causal(name or spec, model, tokenizer)
 
 
 def fetch(spec: str, out: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prt import reward
-from prt.atomic import file_hash, fingerprint, remove, scratch, write_json
+from prt.atomic import check_finite, file_hash, fingerprint, remove, scratch, write_json
 from prt.errors import InputError, first_line
 from prt.language.models import Causal, load, read_tokenizer, vocabulary
 from prt.language.network import adapter_config
@@ -226,4 +226,6 @@ def adapted(folder: Path, base: str, lora: Lora) -> Any:
     network = load(base, torch.float32, torch.device("cpu")).model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
-        return PeftModel.from_pretrained(network, folder, config=adapter_config(lora))
+        model: Any = PeftModel.from_pretrained(network, folder, config=adapter_config(lora))
+    check_finite(model.state_dict(), f"the weights in {folder}")
+    return model

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prt.atomic import read_json, remove, write_json, write_tensors
+from prt.atomic import check_finite, read_json, remove, write_json, write_tensors
 from prt.errors import InputError, first_line
 from prt.hub import refuse_code
+from prt.reward import Preprocessing
 from prt.vision import configuration
 from prt.vision.clip import Compose, PILToTensor, open_clip
 from prt.vision.names import CONFIG, LOCAL, check_spec
@@ -66,6 +68,7 @@ def load_backbone(spec: str) -> Backbone:
             f"the weights of {spec} could not be loaded ({first_line(error)}); fetch them where there is a "
             "network (`snakemake fetch`), or name a checkpoint that fits."
         ) from error
+    check_finite(clip.state_dict(), f"the weights of {spec}")
     return Backbone(spec, clip, tokenizer, model_cfg, dict(clip.visual.preprocess_cfg))
 
 
@@ -76,12 +79,22 @@ def _load_local(folder: Path) -> Backbone:
     if _has_tokenizer(config["model_cfg"]):
         refuse_code(str(folder))
     try:
+        Preprocessing.model_validate(config["preprocess_cfg"])
+    except KeyError:
+        raise InputError(
+            f"{folder / CONFIG} has no 'preprocess_cfg': add the mean and std (and size, interpolation, …) that its "
+            "weights were trained with."
+        ) from None
+    except ValidationError as error:
+        raise InputError(f"'preprocess_cfg' in {folder / CONFIG} is wrong ({first_line(error)}); correct it.") from None
+    try:
         clip = open_clip.create_model(name, require_pretrained=True, weights_only=True)
         tokenizer = _tokenizer(name, config["model_cfg"])
     except Exception as error:  # missing, truncated or wrong-shaped weights: open_clip raises many kinds
         raise InputError(
             f"the backbone {folder} could not be loaded ({first_line(error)}); delete the folder and make it again."
         ) from error
+    check_finite(clip.state_dict(), f"the weights in {folder}")
     return Backbone(name, clip, tokenizer, config["model_cfg"], dict(clip.visual.preprocess_cfg))
 
 

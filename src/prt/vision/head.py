@@ -2,12 +2,14 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from prt.atomic import file_hash, read_tensors, write_tensors
-from prt.errors import InputError
+from prt.atomic import check_finite, file_hash, read_tensors, write_tensors
+from prt.config import ClassNames, Templates
+from prt.errors import InputError, first_line
 from prt.vision.backbones import Backbone, Classifier
 from prt.vision.clip import open_clip
 
@@ -39,6 +41,17 @@ def make_head(backbone: Backbone, classes: list[str], templates: list[str], out:
     write_tensors(out, {"head": head, "scale": backbone.clip.logit_scale.exp()}, header)
 
 
+class _Header(BaseModel, strict=True):
+    """What a head's file says of it."""
+
+    kind: Literal["head"]
+    classes: ClassNames
+    templates: Templates
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any]
+    weights: str
+
+
 def load_head(path: Path, backbone: Backbone) -> tuple[Classifier, dict[str, Any]]:
     """The zero-shot classifier of ``backbone`` with the head at ``path``, in eval mode; the head's header.
 
@@ -46,12 +59,17 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Classifier, dict[str, Any
         InputError: if the file is missing or corrupt, or belongs to another backbone.
     """
     tensors, header = read_tensors(path, "zero-shot head")
-    if header.get("kind") != "head" or header["weights"] != backbone.fingerprint:
+    try:
+        about = _Header.model_validate(header)
+        tensors["head"], tensors["scale"]
+    except (KeyError, ValidationError) as error:
+        raise InputError(f"{path} is no zero-shot head ({first_line(error)}); make it again.") from None
+    if about.weights != backbone.fingerprint:
         raise InputError(f"{path} is not a zero-shot head of {backbone.spec}; make it again for this backbone.")
-    expected = (len(header["classes"]), backbone.model_cfg["embed_dim"])
-    if tuple(tensors["head"].shape) != expected:
-        raise InputError(
-            f"the zero-shot head {path} has shape {tuple(tensors['head'].shape)}, not {expected}; make it again."
-        )
+    expected = [(len(about.classes), backbone.model_cfg["embed_dim"]), ()]
+    shapes = [tuple(tensors[name].shape) for name in ("head", "scale")]
+    if shapes != expected:
+        raise InputError(f"the zero-shot head {path} has shapes {shapes}, not {expected}; make it again.")
+    check_finite(tensors, f"the numbers in {path}")
     classifier = Classifier(backbone.clip.visual, tensors["head"], tensors["scale"], backbone.preprocess_cfg)
     return classifier.eval(), header | {"sha256": file_hash(path)}

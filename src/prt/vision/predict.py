@@ -1,7 +1,6 @@
 """Using a portable reward: put it on any target and predict (Algorithm 2)."""
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +59,7 @@ class Reward:
         Raises:
             InputError: if target or head cannot be had, the head has other labels, or the strength is not finite.
         """
-        if not math.isfinite(strength):
-            raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
+        combine.check_strength(strength)
         backbone: Backbone = load_backbone(target)
         if head is None:
             classifier = zero_shot_classifier(backbone, self.manifest)
@@ -92,7 +90,7 @@ class Rewarded:
         """Probabilities (N, L) of image files with the reward, and the target's own without it, on the CPU.
 
         Raises:
-            InputError: if an image is missing or cannot be decoded.
+            InputError: if an image is missing or cannot be decoded, or the strength is too great for it.
         """
         views = [views for _, views in self.each((image, picture(image)) for image in images)]
         with_reward, without = torch.stack(views, dim=1)
@@ -100,7 +98,11 @@ class Rewarded:
 
     @torch.no_grad()
     def each(self, pictures: Iterable[tuple[Name, Image.Image]]) -> Iterator[tuple[Name, Tensor]]:
-        """Probabilities (2, L) of named pictures, with the reward and without it, on the CPU, batch by batch."""
+        """Probabilities (2, L) of named pictures, with the reward and without it, on the CPU, batch by batch.
+
+        Raises:
+            InputError: if the strength is too great for one.
+        """
         device = self.target.head.device
         signs, networks, cfgs = zip(*self.reward.added, strict=True)
         fused = Fused([self.target, *networks])
@@ -114,6 +116,11 @@ class Rewarded:
             plain, *added = fused([batch[str(look)] for look in looks])
             rewarded = combine.prt(plain, added, [sign * self.strength for sign in signs])
             views = torch.stack([rewarded, combine.log_probs(plain)], dim=1).exp().cpu()
+            if len(wrong := (~views.isfinite()).flatten(1).any(1).nonzero()):
+                raise InputError(
+                    f"the probabilities of {names[int(wrong[0])]} at strength {self.strength:g} are no numbers; take a "
+                    "strength nearer to 1, the paper's."
+                )
             yield from zip(names, views, strict=True)
 
 

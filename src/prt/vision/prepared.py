@@ -8,14 +8,17 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 from PIL import EpsImagePlugin, Image, UnidentifiedImageError
+from pydantic import BaseModel, Field, ValidationError
 from torch.utils.data import Dataset
 
 from prt.atomic import read_json
-from prt.errors import InputError
+from prt.config import ClassNames, Templates
+from prt.errors import InputError, first_line
 
 SPLITS = ("train", "validation", "test")
 SPLIT_SEED = 0  # of whatever is drawn once and for all
@@ -34,20 +37,36 @@ class Manifest:
     sizes: dict[str, tuple[int, int]]
 
 
+class _Size(BaseModel, strict=True):
+    images: Annotated[int, Field(ge=0)]
+    bytes: int
+
+
+class _Content(BaseModel, strict=True):
+    kind: Literal["vision"]
+    classes: ClassNames
+    templates: Templates
+    fingerprint: str
+    train: _Size
+    validation: _Size
+    test: _Size
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
         InputError: if it is missing, corrupt or incomplete.
     """
-    content = read_json(folder / "manifest.json", "data set manifest")
+    path = folder / "manifest.json"
     try:
-        sizes = {split: (int(content[split]["images"]), int(content[split]["bytes"])) for split in SPLITS}
-        return Manifest(folder, content["classes"], content["templates"], content["fingerprint"], sizes)
-    except (KeyError, TypeError, ValueError):
+        content = _Content.model_validate(read_json(path, "data set manifest"))
+    except ValidationError as error:
         raise InputError(
-            f"the data set manifest {folder / 'manifest.json'} is incomplete; delete the folder and prepare it again."
+            f"the data set manifest {path} is damaged ({first_line(error)}); delete the folder and prepare it again."
         ) from None
+    sizes = {split: (of.images, of.bytes) for split in SPLITS for of in [getattr(content, split)]}
+    return Manifest(folder, content.classes, content.templates, content.fingerprint, sizes)
 
 
 class Images(Dataset[tuple[bytes, int]]):
