@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prt import training
-from prt.atomic import read_tensors
+from prt.atomic import read_tensors, write_tensors
 from prt.errors import InputError
 from prt.recipe import Recipe
 from prt.training import fit
@@ -82,14 +82,28 @@ def test_another_recipe_starts_over(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert same(network, regression(tmp_path / "fresh", Recipe(lr=1e-3, steps=4, warmup=0))[0])
 
 
+def test_another_number_of_threads_starts_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would round otherwise: half of each is what neither gives."""
+    recipe, before = Recipe(lr=1e-2, steps=4, warmup=0), torch.get_num_threads()
+    regression(tmp_path, recipe)
+    torch.set_num_threads(before + 1)
+    try:
+        regression(tmp_path, recipe)
+    finally:
+        torch.set_num_threads(before)
+    assert "another number of threads" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_starts_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = Recipe(lr=1e-2, steps=4, warmup=0)
     whole, _ = regression(tmp_path, recipe)
     path = tmp_path / "c.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    again, _ = regression(tmp_path, recipe)
-    assert "starting over" in capsys.readouterr().err
-    assert same(whole, again)
+    cut = path.read_bytes()[:-10]
+    for damage in (lambda: path.write_bytes(cut), lambda: write_tensors(path, {}, {"kind": "head"})):
+        damage()
+        again, _ = regression(tmp_path, recipe)
+        assert "starting over" in capsys.readouterr().err
+        assert same(whole, again)
 
 
 def test_the_checkpoint_holds_no_pickle(tmp_path: Path) -> None:

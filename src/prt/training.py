@@ -1,4 +1,7 @@
-"""One training loop for every network: it can be read from top to bottom, killed, and resumed bit for bit."""
+"""One training loop for every network: it can be read from top to bottom, killed, and resumed.
+
+On a CPU a resumed run ends bit for bit as one that was never stopped, with the same number of threads.
+"""
 
 import signal
 import sys
@@ -16,6 +19,7 @@ from prt.progress import progress
 from prt.recipe import Recipe
 
 CHECKPOINT_SECONDS = 120.0
+OTHER = "belongs to another configuration, or another number of threads"  # of a checkpoint
 Batch = TypeVar("Batch")
 
 
@@ -23,6 +27,11 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The autocast context of a precision (fp32: switched off)."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def threads(device: torch.device) -> int | None:
+    """What sums of floating-point numbers hang on, in their last digits: the threads of a CPU; None on a GPU."""
+    return torch.get_num_threads() if device.type == "cpu" else None
 
 
 def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
@@ -53,7 +62,8 @@ def fit(
         name: of the progress bar.
         checkpoint: a file that is written every two minutes, on SIGTERM or SIGUSR1 and at the end, and removed by
             the caller once its outputs are safe.
-        identity: whatever JSON-able facts determine the result; a checkpoint of another identity is ignored.
+        identity: whatever JSON-able facts determine the result; a checkpoint of another identity is ignored, and on
+            a CPU one of another number of threads.
         evaluate: measured every ``every`` iterations, before the first and after the last (0: never).
 
     Returns:
@@ -66,7 +76,7 @@ def fit(
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = optimizer_of(parameters, recipe)
     scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=recipe.precision == "fp16")
-    mark = fingerprint(identity, recipe.model_dump(), every)
+    mark = fingerprint(identity, recipe.model_dump(), every, threads(parameters[0].device))
     start, curve, finished = _resume(checkpoint, mark, network, optimizer, scaler)
     if finished:
         return curve
@@ -137,8 +147,8 @@ def _resume(
     except InputError as error:
         print(f"starting over: {error}", file=sys.stderr)
         return 0, [], False
-    if header["identity"] != mark:
-        print(f"starting over: {checkpoint} belongs to another configuration.", file=sys.stderr)
+    if header.get("identity") != mark:
+        print(f"starting over: {checkpoint} {OTHER}.", file=sys.stderr)
         return 0, [], False
     network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
     state: dict[int, dict[str, Tensor]] = {}

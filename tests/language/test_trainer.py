@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.recipes import but
 from helpers.tuning import RECIPE, Run, bases, data, imported, interrupt, run, same, stopped
 
@@ -84,18 +85,29 @@ def test_half_a_checkpoint_is_not_resumed_from(
     assert same(whole / "0", run("again") / "0")
 
 
+@pytest.mark.parametrize("other", ["alpha", "threads"])
 def test_another_configuration_starts_over(
-    run: Run, stopped: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    other: str,
+    run: Run,
+    stopped: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """What was half done with another α, or by other threads, which round otherwise, is not gone on with."""
     with monkeypatch.context() as patch:
         always_saved(patch)
         stopped(4, interrupt)
         with pytest.raises(KeyboardInterrupt):
             run("again")
     stopped(-1, interrupt)
-    again = run("again", alpha=0.1)
-    assert "belongs to another configuration" in capsys.readouterr().err
-    assert same(again / "0", run("fresh", alpha=0.1) / "0")
+    options, before = {"alpha": 0.1} if other == "alpha" else {}, torch.get_num_threads()
+    torch.set_num_threads(before + (other == "threads"))
+    try:
+        again = run("again", **options)
+        assert "belongs to another configuration, or another number of threads" in capsys.readouterr().err
+        assert same(again / "0", run("fresh", **options) / "0")
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_long_save_is_a_rare_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from prt.language.chats import IGNORED, collator
 from prt.language.network import Tuned, causal
 from prt.language.recipe import Recipe
 from prt.progress import progress
-from prt.training import CHECKPOINT_SECONDS, Stop
+from prt.training import CHECKPOINT_SECONDS, OTHER, Stop
 
 WHOLE = "whole.json"  # in a checkpoint that is finished
 SAVING_SHARE = 20  # a checkpoint is written at most every so many times as long as the last one took
@@ -250,7 +250,7 @@ def _checkpoint(folder: Path, mark: str) -> str | None:
             if read_json(checkpoint / WHOLE, "checkpoint").get("identity") == mark:
                 found = str(checkpoint)
                 continue
-            print(f"starting over: {checkpoint} belongs to another configuration.", file=sys.stderr)
+            print(f"starting over: {checkpoint} {OTHER}.", file=sys.stderr)
         shutil.rmtree(checkpoint)
     return found
 

@@ -26,6 +26,7 @@ from prt.language.network import Tuned, check, trainable
 from prt.language.recipe import Lora, Recipe
 from prt.language.reward import check_writable, save_tuned, weights_hash
 from prt.language.trainer import curve, passes_of, train
+from prt.training import threads
 
 TOKENS = "tokens"  # beside the first run's checkpoints
 
@@ -74,8 +75,8 @@ def tune(spec: str, tunings: Sequence[Tuning], *, data: Manifest, device: torch.
     Algorithm 1: the reward starts as the pretrained weights; its loss is the cross-entropy of softmax(log π_pt + r);
     log π_pt is the same model's, frozen.
 
-    A killed job goes on when it is run again, bit for bit on a CPU: from ``checkpoint-*`` in the runs' folders, which
-    are gone when all runs are written.
+    A killed job goes on when it is run again, bit for bit on a CPU with the same number of threads: from
+    ``checkpoint-*`` in the runs' folders, which are gone when all runs are written.
 
     Args:
         spec: a folder in transformers' format or a name on the hub.
@@ -126,7 +127,7 @@ def tune(spec: str, tunings: Sequence[Tuning], *, data: Manifest, device: torch.
             pad=tokenizer.eos_token_id or 0,
             device=device,
             title=tuning.title,
-            mark=fingerprint(facts, run.seed, own),
+            mark=fingerprint(facts, run.seed, own, threads(device)),
             more=tuning is not tunings[-1],
         )
         state = None
