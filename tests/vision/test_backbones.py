@@ -100,7 +100,7 @@ def test_damaged_folders(backbone: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "open_clip_config.json").read_text())
     own = config["preprocess_cfg"]
     for damage, sentence in (
-        (None, "has no 'preprocess_cfg': add the mean and std"),
+        (None, "has no 'preprocess_cfg': add the mean and std .and size, …. of its training"),
         ({}, "is wrong .mean: Field required.; correct it"),
         (own | {"std": [0, 0, 0]}, "is wrong .std.0: Input should be greater than 0.; correct it"),
         (own | {"mean": [0.5]}, "is wrong .mean: List should have at least 3 items"),

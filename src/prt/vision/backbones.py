@@ -72,21 +72,30 @@ def load_backbone(spec: str) -> Backbone:
     return Backbone(spec, clip, tokenizer, model_cfg, dict(clip.visual.preprocess_cfg))
 
 
-def _load_local(folder: Path) -> Backbone:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a folder in open_clip's format says of its network (``model_cfg``) and preprocessing (``preprocess_cfg``).
+
+    Raises:
+        InputError: if it is missing or damaged, lacks one of the two (open_clip would make something up), or has an
+            option that a file may not set.
+    """
     config = read_json(folder / CONFIG, "backbone configuration")
     configuration.check(config.get("model_cfg"), str(folder / CONFIG))
-    name = f"local-dir:{folder}"
-    if _has_tokenizer(config["model_cfg"]):
-        refuse_code(str(folder))
+    if not isinstance(config.get("preprocess_cfg"), dict):
+        raise InputError(
+            f"{folder / CONFIG} has no 'preprocess_cfg': add the mean and std (and size, …) of its training."
+        )
     try:
         Preprocessing.model_validate(config["preprocess_cfg"])
-    except KeyError:
-        raise InputError(
-            f"{folder / CONFIG} has no 'preprocess_cfg': add the mean and std (and size, interpolation, …) that its "
-            "weights were trained with."
-        ) from None
     except ValidationError as error:
         raise InputError(f"'preprocess_cfg' in {folder / CONFIG} is wrong ({first_line(error)}); correct it.") from None
+    return config
+
+
+def _load_local(folder: Path) -> Backbone:
+    config, name = read_config(folder), f"{LOCAL}{folder}"
+    if _has_tokenizer(config["model_cfg"]):
+        refuse_code(str(folder))
     try:
         clip = open_clip.create_model(name, require_pretrained=True, weights_only=True)
         tokenizer = _tokenizer(name, config["model_cfg"])

@@ -29,16 +29,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from prt import combine
-from prt.atomic import read_json
 from prt.errors import known
 from prt.profiling import check, device_name, forget_peak, in_own_process, memory, start, timed
 from prt.progress import progress
 from prt.recipe import PRECISIONS, Precision, Recipe
 from prt.training import autocast, optimizer_of
-from prt.vision.backbones import Classifier, build_tower
+from prt.vision.backbones import Classifier, build_tower, read_config
 from prt.vision.clip import open_clip
 from prt.vision.fused import Fused
-from prt.vision.names import CONFIG
 from prt.vision.peak import reach
 from prt.vision.score import frozen
 from prt.vision.tune import loss_of
@@ -170,7 +168,7 @@ def architecture(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
         InputError: if the architecture is unknown.
     """
     if spec.startswith("local-dir:"):
-        config = read_json(Path(spec.removeprefix("local-dir:")) / CONFIG, "backbone configuration")
+        config = read_config(Path(spec.removeprefix("local-dir:")))
         return config["model_cfg"], config["preprocess_cfg"]
     model, _, tag = spec.partition("/")
     known(model, open_clip.list_models(), "open_clip model")
