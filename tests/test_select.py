@@ -18,7 +18,7 @@ def test_rows_are_chosen() -> None:
         set(made_up.TARGETS[:2]),
     )
     assert len(rows) == len(table) * 2 // 3 // 2 // 2 // 2
-    with pytest.raises(InputError, match="no rows with dataset mnist and source nobody, nothing; make them first"):
+    with pytest.raises(InputError, match="no rows with dataset mnist and source nobody, nothing; measure them"):
         chosen(table, "mnist", sources=["nobody", "nothing"])
 
 

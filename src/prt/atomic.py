@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prt.errors import InputError
+from prt.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,7 +155,7 @@ def read_json(path: Path | str, what: str = "manifest") -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"the {what} {path} is corrupt ({error}); delete it and make it again.") from None
+        raise InputError(f"the {what} {path} is corrupt ({first_line(error)}); delete it and make it again.") from None
     if not isinstance(value, dict):
         raise InputError(f"the {what} {path} is corrupt (no JSON object); delete it and make it again.")
     return value
@@ -201,7 +201,9 @@ def read_tensors(path: Path | str, what: str) -> "tuple[dict[str, Tensor], dict[
     except KeyError:
         raise InputError(f"the {what} {path} was not written by this project.") from None
     except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"the {what} {path} is truncated or corrupt ({error}); delete it and make it again.") from None
+        raise InputError(
+            f"the {what} {path} is truncated or corrupt ({first_line(error)}); delete it and make it again."
+        ) from None
 
 
 def check_finite(tensors: "dict[str, Tensor]", what: str) -> None:
@@ -230,4 +232,4 @@ def fingerprint(*parts: Any) -> str:
 
 def _must_exist(path: Path, what: str) -> None:
     if not path.is_file():
-        raise InputError(f"the {what} {path} does not exist; make it first, or correct the path.")
+        raise InputError(f"the {what} {path} does not exist; correct the path.")

@@ -136,6 +136,8 @@ def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
     Raises:
         InputError: if it is missing, corrupt, incomplete or of another kind, or something in it is of the wrong type.
     """
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"there is no reward in {folder} (no {MANIFEST}); name a folder that a reward was tuned to.")
     manifest = read_json(folder / MANIFEST, "reward manifest")
     if manifest.get("kind", kind) != kind:
         raise InputError(f"{folder} holds a {manifest['kind']} reward; use a {kind} reward on a {kind} model.")

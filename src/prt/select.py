@@ -25,7 +25,7 @@ def chosen(
         table = table[table[column].isin(kept)]
     if table.empty:
         place = " and ".join(f"{key} {', '.join(kept)}" for key, kept in asked.items())
-        raise InputError(f"the table has no rows{place and f' with {place}'}; make them first, or choose others.")
+        raise InputError(f"the table has no rows{place and f' with {place}'}; measure them, or choose others.")
     return table
 
 

@@ -121,7 +121,7 @@ def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
         InputError: if the file is missing or no table.
     """
     if not path.is_file():
-        raise InputError(f"the table {path} does not exist; make it first, or correct the path.")
+        raise InputError(f"the table {path} does not exist; correct the path.")
     try:
         return pd.read_csv(path, dtype=dtype)
     except ValueError as error:

@@ -36,18 +36,18 @@ BAD = {
     f"{PREDICT} --top 0": "'--top': Input should be greater than or equal to 1",
     f"{PREDICT} --device gpu": "--device is 'gpu', but must be cpu, cuda",
     f"{PREDICT} --device meta": "--device is 'meta', but must be cpu, cuda",
-    f"{PREDICT}": "the reward manifest reward/manifest.json does not exist",
+    f"{PREDICT}": "there is no reward in reward (no manifest.json); name a folder",
     f"{GENERATE} --precision fp8": "unknown precision 'fp8'",
     f"{GENERATE} --temperature -1": "'--temperature': Input should be greater than or equal to 0",
-    f"{GENERATE} --method eft": "the reward manifest reward/manifest.json does not exist",
+    f"{GENERATE} --method eft": "there is no reward in reward (no manifest.json); name a folder",
     f"{EVALUATE} --set shots": "--set takes KEY=VALUE",
-    f"{EVALUATE}": "the reward manifest reward/manifest.json does not exist",
+    f"{EVALUATE}": "there is no reward in reward (no manifest.json); name a folder",
     "import language /none --base /none --out made": "there is no folder /none",
     "import language model --out made": "there is no folder model",
     "import vision none.pt --base RN50/openai --out made": "Missing option '--classes'",
     "import vision none.pt --base RN50/openai --out made --classes none.txt": "class names in none.txt cannot be read",
     "import images": "No such command 'images'",
-    f"{GENERATE}": "the reward manifest reward/manifest.json does not exist",
+    f"{GENERATE}": "there is no reward in reward (no manifest.json); name a folder",
 }
 
 

@@ -82,3 +82,14 @@ def test_weights_that_are_no_numbers(model: Path, tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"the weights of .*broken hold NaN or infinity \('model.norm.weight'\)"):
         load(str(folder), torch.float32, CPU)
+
+
+def test_folders_of_another_kind(model: Path, tmp_path: Path) -> None:
+    """What is there is said, and how it becomes a model."""
+    folder = Path(shutil.copytree(model, tmp_path / "other"))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"no weights in the format of safetensors: they are pickled .*save_p"):
+        load(str(folder), torch.float32, CPU)
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(InputError, match=r"other holds an adapter, no whole model: name the model that it was"):
+        load(str(folder), torch.float32, CPU)

@@ -110,7 +110,7 @@ def test_damage_is_refused(run: Run) -> None:
     (folder / "manifest.json").write_text(json.dumps({k: v for k, v in facts.items() if k != "base"}))
     refused("lacks 'base'")
     (folder / "manifest.json").unlink()
-    refused("does not exist")
+    refused("there is no reward in")
 
 
 def test_a_language_reward_is_refused_by_vision(run: Run) -> None:

@@ -157,7 +157,7 @@ def test_damaged_rewards(reward: Path) -> None:
     manifest.write_text(manifest.read_text()[:-20])
     refused("manifest.json is corrupt")
     manifest.unlink()
-    refused("does not exist")
+    refused(r"there is no reward in .*reward \(no manifest.json\); name a folder that a reward was tuned to")
     manifest.write_text(json.dumps({k: v for k, v in facts.items() if k != "classes"}))
     refused("lacks 'classes'")
     manifest.write_text(json.dumps({k: v for k, v in facts.items() if k != "templates"}))
@@ -178,7 +178,7 @@ def test_damaged_rewards(reward: Path) -> None:
         ({"classes": ["a", "b", " "]}, r"damaged 'classes' \(has an empty class name"),
         ({"templates": []}, "damaged 'templates'"),
         ({"templates": ["a digit"]}, r"damaged 'templates' \(has the template 'a digit' without {}"),
-        ({"alpha": float("nan")}, "manifest.json is corrupt .it holds NaN"),
+        ({"alpha": float("nan")}, "manifest.json is corrupt .*it holds NaN"),
         ({"versions": {"portable-reward-tuning": "99.1.2"}}, "it is of version 99.1.2 of this package; install that"),
     ):
         manifest.write_text(json.dumps(facts | damage))

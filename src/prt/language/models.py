@@ -142,7 +142,7 @@ def load_config(spec: str) -> PretrainedConfig:
     Raises:
         InputError: as for :func:`load_tokenizer`.
     """
-    _must_be_there(spec)
+    must_be_there(spec)
     try:
         hub.refuse_code(spec)
         return AutoConfig.from_pretrained(spec, trust_remote_code=False)
@@ -159,6 +159,7 @@ def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, 
         InputError: if there is none, it is gated, not fetched or damaged, it lacks weights, some are no finite numbers,
             its files ask for code of their own, or it is an adapter.
     """
+    weights_must_be_there(spec)
     tokenizer = load_tokenizer(spec)
     try:
         if cached_file(spec, "adapter_config.json", _raise_exceptions_for_missing_entries=False):
@@ -193,12 +194,37 @@ def fetch(spec: str, out: Path) -> None:
     write_json(out / "fetched.json", {"spec": spec, "commit": receipt.get("revision")})
 
 
-def _must_be_there(spec: str) -> None:
-    """A folder that is missing would be asked for on the hub."""
+def must_be_there(spec: str) -> None:
+    """Refuse a folder that holds no whole model: a missing one would be asked for on the hub.
+
+    Raises:
+        InputError: saying what is there in its place.
+    """
+    folder = Path(spec)
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{spec} holds an adapter, no whole model: name the model that it was tuned on, or merge the two (PEFT's "
+            "merge_and_unload) and save that."
+        )
     if is_missing(spec):
         raise InputError(
             f"there is no model in {spec} (no config.json); name a folder that a model was saved to, or one on the hub "
             "as OWNER/NAME."
+        )
+
+
+def weights_must_be_there(spec: str) -> None:
+    """Refuse, too, a folder without weights that can be read.
+
+    Raises:
+        InputError: saying what is there in its place.
+    """
+    must_be_there(spec)
+    if Path(spec).is_dir() and not any(Path(spec).glob(WEIGHTS)):
+        pickled = ": they are pickled (*.bin), which can run code" if any(Path(spec).glob("*.bin")) else ""
+        raise InputError(
+            f"{spec} has no weights in the format of safetensors{pickled}; load it in transformers, and save it with "
+            "save_pretrained."
         )
 
 

@@ -20,7 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prt import reward
 from prt.atomic import check_finite, file_hash, fingerprint, remove, scratch, write_json
 from prt.errors import InputError, first_line
-from prt.language.models import Causal, load, read_tokenizer, vocabulary
+from prt.hub import FETCH
+from prt.language.models import Causal, load, read_tokenizer, vocabulary, weights_must_be_there
 from prt.language.network import adapter_config
 from prt.language.recipe import Lora
 
@@ -43,10 +44,8 @@ def weights_hash(spec: str) -> str:
     Raises:
         InputError: if there are none on this machine.
     """
-    files = sorted(_folder(spec).glob("*.safetensors"))
-    if not files:
-        raise InputError(f"there are no weights (*.safetensors) in {spec}; fetch or make the model again.")
-    return fingerprint({file.name: file_hash(file) for file in files})
+    weights_must_be_there(spec)
+    return fingerprint({file.name: file_hash(file) for file in sorted(_folder(spec).glob("*.safetensors"))})
 
 
 def _folder(spec: str) -> Path:
@@ -57,7 +56,7 @@ def _folder(spec: str) -> Path:
     try:
         return Path(snapshot_download(spec, local_files_only=True))
     except (OSError, ValueError):  # not fetched; no name of a repository
-        raise InputError(f"the model {spec} is not on this machine: fetch it first, or correct its name.") from None
+        raise InputError(f"the model {spec} is not on this machine; {FETCH}, or correct its name.") from None
 
 
 def check_writable(folder: Path) -> None:

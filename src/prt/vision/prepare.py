@@ -7,7 +7,7 @@ from typing import Any
 
 from prt.arrow import writing
 from prt.atomic import fingerprint, remove, write_json
-from prt.errors import InputError, known
+from prt.errors import InputError, first_line, known
 from prt.hub import drop_copy
 from prt.progress import progress
 from prt.vision.parts import Part
@@ -122,7 +122,7 @@ def _write(path: Path, part: Part, split: str, digest: Any) -> None:
                     content, name = part.read(i)
                 except OSError as error:
                     raise InputError(
-                        f"image {i} of split '{split}' cannot be read ({error}); mend the source."
+                        f"image {i} of split '{split}' cannot be read ({first_line(error)}); mend the source."
                     ) from None
                 decode(content, name)
                 digest.update(f"{split} {label} ".encode() + hashlib.sha256(content).digest())

@@ -83,7 +83,9 @@ class Images(Dataset[tuple[bytes, int]]):
         except FileNotFoundError:
             raise InputError(f"the split {self.path} does not exist; prepare the data set first.") from None
         except pa.ArrowException as error:
-            raise InputError(f"the split {self.path} is truncated or corrupt ({error}); prepare it again.") from None
+            raise InputError(
+                f"the split {self.path} is truncated or corrupt ({first_line(error)}); prepare it again."
+            ) from None
         if (table.num_rows, self.path.stat().st_size) != manifest.sizes[split] or table.schema != SCHEMA:
             raise InputError(f"the split {self.path} does not fit its manifest; prepare the data set again.")
         self._images = table["image"]
@@ -114,7 +116,7 @@ def decode(content: bytes, name: str) -> Image.Image:
 
 def unreadable(name: str, error: Exception) -> InputError:
     """What to answer if Pillow cannot read a picture."""
-    why = "it is of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
+    why = "it is of no kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else first_line(error)
     return InputError(f"the image {name} cannot be read ({why}); replace or remove it.")
 
 

@@ -52,7 +52,7 @@ class Scored:
         key = (backbone, network.model, alpha, cell.shots if tuned else None, cell.seed if tuned else None)
         if cell.dataset != self._any.dataset or key not in self._scores:
             facts = f"{network.model}, alpha {alpha}, shots {cell.shots}, seed {cell.seed}" if tuned else network.model
-            raise InputError(f"no scores of {backbone} on {cell.dataset} ({facts}); make them first.")
+            raise InputError(f"no scores of {backbone} on {cell.dataset} ({facts}); score that, and run again.")
         return self._scores[key].values.double()
 
     def predicted(self, cell: Cell) -> Tensor:
