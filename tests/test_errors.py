@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from prt.errors import first_line
+from prt.errors import InputError, first_line
 
 
 class Facts(BaseModel):
@@ -22,3 +22,7 @@ def test_one_line_of_an_error() -> None:
     with pytest.raises(OSError, match=" at 0x") as unknown:
         Image.open(io.BytesIO(b"none"))
     assert first_line(unknown.value).endswith("cannot identify image file <_io.BytesIO object>")
+
+
+def test_a_message_is_one_line_whatever_it_quotes() -> None:
+    assert str(InputError("unknown 'a\nb\x1b[2J\u2028': choose 'ä'")) == "unknown 'a b [2J ': choose 'ä'"

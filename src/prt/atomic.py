@@ -151,7 +151,7 @@ def read_json(path: Path | str, what: str = "manifest") -> dict[str, Any]:
         InputError: if the file is missing, or does not hold a JSON object.
     """
     path = Path(path)
-    _must_exist(path, what)
+    must_exist(path, what)
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError, OSError) as error:
@@ -192,15 +192,17 @@ def read_tensors(path: Path | str, what: str) -> "tuple[dict[str, Tensor], dict[
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    _must_exist(path, what)
+    must_exist(path, what)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["prt"])
+            if not isinstance(header, dict):
+                raise ValueError("its header is no JSON object")
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, header
     except KeyError:
         raise InputError(f"the {what} {path} was not written by this project.") from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise InputError(
             f"the {what} {path} is truncated or corrupt ({first_line(error)}); delete it and make it again."
         ) from None
@@ -230,6 +232,13 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _must_exist(path: Path, what: str) -> None:
+def must_exist(path: Path, what: str) -> None:
+    """Refuse a file that is missing, or that is a folder.
+
+    Raises:
+        InputError: saying which; ``what`` it should be.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, and not the {what} that should be there; correct the path.")
     if not path.is_file():
         raise InputError(f"the {what} {path} does not exist; correct the path.")

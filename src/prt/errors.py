@@ -9,6 +9,10 @@ from pathlib import Path
 class InputError(Exception):
     """Something the user can mend; the command line prints its message alone and exits with 1."""
 
+    def __str__(self) -> str:
+        """One line, whatever the files that it quotes hold: line ends and what else cannot be seen become spaces."""
+        return "".join(c if c.isprintable() else " " for c in super().__str__())
+
 
 def known(name: object, names: Iterable[object], what: str) -> None:
     """Refuse a ``name`` that is not among ``names``, and say which of them is nearest.

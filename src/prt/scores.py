@@ -63,8 +63,8 @@ class Scores:
             raise InputError(
                 f"{path} is no score file ({first_line(error)}); delete it and score the model again."
             ) from None
-        expected = (len(labels), len(about.classes))
-        if tuple(values.shape) != expected:
+        expected = (labels.numel(), len(about.classes))
+        if tuple(values.shape) != expected or labels.ndim != 1:
             raise InputError(f"the score file {path} has shape {tuple(values.shape)}, not {expected}; make it again.")
         if (values.dtype, labels.dtype) != (torch.float32, torch.int64):
             raise InputError(f"the score file {path} holds {values.dtype} and {labels.dtype}; make it again.")

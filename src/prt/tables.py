@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from prt import stats
-from prt.atomic import write_text
+from prt.atomic import must_exist, write_text
 from prt.cell import TABLES, Cell
 from prt.errors import InputError
 from prt.methods import METHODS
@@ -21,6 +22,13 @@ PLACE = ["dataset", "shots", "source", "target", "lora"]
 DIFFERENCE = ["difference", "low", "high", "p", "p_holm", "verdict", "seeds", "n"]
 COMPARISON = [*PLACE, "method", "baseline", "metric", *DIFFERENCE]
 
+
+# Columns of numbers, which may be empty, and of yes and no, in these and in all other tables.
+NUMBERS = {
+    *("alpha", "strength", "seed", "value", "std", "low", "high", "n", "seeds", "difference", "p", "p_holm"),
+    *("epsilon", "C", "bound", "kl", "ours", "published", "tolerance", "iteration"),
+}
+CHOICES = {"headline", "lora"}
 
 Seeds = dict[int | None, Result]  # the results of one row of the summary
 
@@ -120,11 +128,10 @@ def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
     Raises:
         InputError: if the file is missing or no table.
     """
-    if not path.is_file():
-        raise InputError(f"the table {path} does not exist; correct the path.")
+    must_exist(path, "table")
     try:
         return pd.read_csv(path, dtype=dtype)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         said = " ".join(str(error).split())
         raise InputError(f"the table {path} cannot be read ({said}); delete it and make it again.") from None
 
@@ -138,13 +145,18 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a table that must have ``columns``.
 
     Raises:
-        InputError: if the file is missing or no table, or lacks a column or rows.
+        InputError: if the file is missing or no table, lacks a column or rows, or has text where numbers belong.
     """
     table = read_csv(path, dict.fromkeys(("shots", "dataset", "source", "target"), str))
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(f"the table {path} has no column '{missing[0]}'; delete it and make it again.")
     if table.empty:
         raise InputError(f"the table {path} is empty, a header without rows; make it again.")
+    for column in columns:
+        kind = table[column].dtype
+        wrong = column in NUMBERS and (not is_numeric_dtype(kind) or np.isinf(table[column]).any())
+        if wrong or (column in CHOICES and not is_bool_dtype(kind)):
+            raise InputError(f"the table {path} has a wrong value in its column '{column}'; mend it, or make it again.")
     return table
 
 

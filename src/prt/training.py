@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prt.atomic import fingerprint, read_tensors, write_tensors
-from prt.errors import InputError
+from prt.errors import InputError, first_line
 from prt.progress import progress
 from prt.recipe import Recipe
 
@@ -150,17 +150,26 @@ def _resume(
     if header.get("identity") != mark:
         print(f"starting over: {checkpoint} {OTHER}.", file=sys.stderr)
         return 0, [], False
-    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+    weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    own = network.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, entry = key.split(".")
-            state.setdefault(int(index), {})[entry] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    if scaler.is_enabled():
-        scaler.load_state_dict(header["scaler"])
-    torch.set_rng_state(tensors["rng"])
-    return header["step"], header["curve"], header["finished"]
+    try:
+        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
+            raise KeyError("weights")
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, entry = key.split(".")
+                state.setdefault(int(index), {})[entry] = value
+        reached = int(header["step"]), list(header["curve"]), bool(header["finished"])
+        if scaler.is_enabled():
+            scaler.load_state_dict(header["scaler"])
+        torch.set_rng_state(tensors["rng"])
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        print(f"starting over: {checkpoint} is damaged ({first_line(error)}).", file=sys.stderr)
+        return 0, [], False
+    network.load_state_dict(weights)
+    return reached
 
 
 class Stop:

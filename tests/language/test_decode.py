@@ -199,6 +199,13 @@ def test_bad_input(tmp_path):
     for prompt in ("", "  "):
         with pytest.raises(InputError, match="the prompt is empty"):
             model.generate(prompt)
+    with pytest.raises(InputError, match="the prompt is no text in UTF-8"):
+        model.generate("a\udcff")
+    failing = Rewarded(TARGET, Causal("failing", REWARD.model, copy.deepcopy(REWARD.tokenizer)))
+    for template in ("{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{% for"):
+        failing.reward.tokenizer.chat_template = template
+        with pytest.raises(InputError, match=r"the chat template of failing refuses the prompt \(\w+: .*--chat"):
+            failing.generate(PROMPT, chat=True)
     with pytest.raises(InputError, match="0 new tokens were asked for"):
         next_tokens(model, PROMPT, max_new_tokens=0)
     for temperature in (-1.0, float("nan")):

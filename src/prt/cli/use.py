@@ -87,9 +87,9 @@ def generate(
     target: Spec,
     method: MethodName = "prt",
     strength: Strength = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0: the likeliest token each time.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of sampling.")] = 0,
     stop: Annotated[list[str], typer.Option(help="Text at which it ends; may be repeated.")] = [],  # noqa: B006
     chat: Annotated[
         bool, typer.Option("--chat", help="The prompt is a user's message, in the reward's chat template.")

@@ -13,7 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from prt import combine
 from prt import reward as tuned
-from prt.errors import InputError
+from prt.errors import InputError, first_line
 from prt.language.composed import compose
 from prt.language.models import Causal, load
 from prt.language.reward import base_of, load_tuned, read_manifest
@@ -110,9 +110,14 @@ class Rewarded:
             chat: the prompt is what a user says, in the chat template that the reward was tuned with.
 
         Raises:
-            InputError: if the prompt is empty, there is no chat template, or the context is too short.
+            InputError: if the prompt is empty or no text, there is no chat template or it fails, or the context is too
+                short.
         """
         tokenizer = self.target.tokenizer
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise InputError("the prompt is no text in UTF-8; turn it into that.") from None
         if chat:
             template = self.reward.tokenizer.chat_template or tokenizer.chat_template
             if template is None:
@@ -121,9 +126,15 @@ class Rewarded:
                     "model knows it, without --chat."
                 )
             turns = [{"role": "user", "content": prompt}]
-            text = tokenizer.apply_chat_template(
-                turns, chat_template=template, add_generation_prompt=True, tokenize=False
-            )
+            try:
+                text = tokenizer.apply_chat_template(
+                    turns, chat_template=template, add_generation_prompt=True, tokenize=False
+                )
+            except Exception as error:  # it is a program, and may do anything wrong
+                raise InputError(
+                    f"the chat template of {self.reward.name} refuses the prompt ({first_line(error)}); write it as "
+                    "the model knows it, without --chat."
+                ) from error
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         else:
             ids = tokenizer(prompt)["input_ids"]

@@ -4,6 +4,7 @@ This module needs no lm-eval, so that asking for a name or a folder costs nothin
 """
 
 from functools import cache
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
     if not is_file(task):
         known(task, catalogue(), "benchmark")
         return DEFAULTS | {"task": task} | catalogue()[task] | own
-    if not Path(task).is_file():
+    if not isfile(task):
         raise InputError(f"the task file {task} of the benchmark {benchmark} does not exist; correct the path.")
     return DEFAULTS | own
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any
 
@@ -223,14 +224,14 @@ class Plan:
         """
         for job in self.jobs.by_name.values():
             for need in job.needs:
-                if need not in self.jobs.makers and not Path(need).exists():
+                if need not in self.jobs.makers and not exists(need):
                     raise InputError(
                         f"{Path(need).absolute()} does not exist, and nothing makes it: {job.rule} {job.name} reads "
                         "it; correct its path in the configuration."
                     )
         for name, dataset in self.config.vision.datasets.items() if self.config.vision else ():
             kind, _, place = dataset.source.partition(":")
-            if (kind == "folder" or place.startswith(("/", ".", "~"))) and not Path(place).is_dir():
+            if (kind == "folder" or place.startswith(("/", ".", "~"))) and not isdir(place):
                 raise InputError(
                     f"the data set {name} is to be in {place}, where there is no folder; correct its source."
                 )

@@ -44,7 +44,7 @@ def read_config(paths: list[Path]) -> Config:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"the configuration {path} does not exist; correct the path.") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also of dates and long numbers
             said = " ".join(str(error).split())
             raise InputError(f"the configuration {path} cannot be read ({said}); mend it.") from None
         if not isinstance(found, dict):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 from operator import itemgetter
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ class LanguagePlan:
 
     def _downloaded(self, spec: str) -> str:
         """Where a model of others lies: a folder as it is, a name on the hub where it is fetched to."""
-        return spec if Path(spec).is_dir() else f"{self.config.downloads}/models/{slug(spec)}"
+        return spec if isdir(spec) else f"{self.config.downloads}/models/{slug(spec)}"
 
     @cached_property
     def downloads(self) -> dict[str, str]:
@@ -185,7 +186,7 @@ class LanguagePlan:
         names = [self.config.models[model].spec for model in self.used]
         if "instruct" in self.config.methods:
             names += [self.config.models[model].instruct for model in self.used]
-        return {self._downloaded(name): name for name in names if name and not Path(name).is_dir()}
+        return {self._downloaded(name): name for name in names if name and not isdir(name)}
 
     def weights(self, place: str) -> str:
         """What must be there before the model in a folder can be loaded."""
@@ -234,7 +235,7 @@ class LanguagePlan:
         kind, _, name = self.chats.partition(":")
         if kind == "jsonl":
             return [name]
-        return [] if Path(name).is_dir() else [f"{self.config.downloads}/{slug(self.chats)}.json"]
+        return [] if isdir(name) else [f"{self.config.downloads}/{slug(self.chats)}.json"]
 
     # ------------------------------------------------------------------------------------------------------ the jobs
 

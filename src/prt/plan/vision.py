@@ -1,6 +1,7 @@
 """What a vision experiment consists of: its runs, its cells, and its jobs."""
 
 from collections.abc import Iterator
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ class VisionPlan:
     def fetched(self, backbone: str) -> str | None:
         """Where the weights of an open_clip tag are kept, or None for a backbone that has its own files."""
         spec = self.config.backbones[backbone].spec
-        if spec is None or spec.startswith("local-dir:") or Path(spec.partition("/")[2]).is_file():
+        if spec is None or spec.startswith("local-dir:") or isfile(spec.partition("/")[2]):
             return None
         return f"{self.config.downloads}/backbones/{slug(spec)}"
 
@@ -200,13 +201,13 @@ class VisionPlan:
         if spec is None or self.fetched(backbone):
             return [f"{self.spec(backbone).removeprefix('local-dir:')}/open_clip_config.json"]
         own = spec.removeprefix("local-dir:") if spec.startswith("local-dir:") else spec.partition("/")[2]
-        return [own] if Path(own).exists() else []
+        return [own] if exists(own) else []
 
     def receipt(self, dataset: str) -> list[str]:
         """The file that says that a data set's source is fetched; none for a source that is at hand."""
         source = self.source(dataset)
         kind, _, name = source.partition(":")
-        at_hand = kind in ("miniature", "folder", "noise") or (kind == "huggingface" and Path(name).is_dir())
+        at_hand = kind in ("miniature", "folder", "noise") or (kind == "huggingface" and isdir(name))
         return [] if at_hand else [f"{self.config.downloads}/{slug(source)}.json"]
 
     def state(self, dataset: str) -> str:

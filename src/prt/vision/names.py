@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from os.path import isfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,9 +64,9 @@ def check_spec(spec: str) -> None:
             f"the backbone '{spec}' is not read off the hub: download it with `hf download {repository} --local-dir "
             f"FOLDER`, and write {LOCAL}FOLDER."
         )
-    if spec.startswith(LOCAL) or (Path(spec) / CONFIG).is_file():
+    if spec.startswith(LOCAL) or isfile(Path(spec) / CONFIG):
         folder = Path(spec.removeprefix(LOCAL))
-        if not (folder / CONFIG).is_file():
+        if not isfile(folder / CONFIG):
             raise InputError(f"there is no backbone in {folder} (no {CONFIG}); name a folder in open_clip's format.")
         return
     model, _, pretrained = spec.partition("/")
@@ -75,7 +76,7 @@ def check_spec(spec: str) -> None:
         some = f"a tag of {', '.join(tags)}" if tags else "the path of a checkpoint"
         raise InputError(f"the backbone '{spec}' names no weights: write {model}/WEIGHTS, with {some}.")
     if pretrained not in tags:
-        if not Path(pretrained).is_file():
+        if not isfile(pretrained):
             known(pretrained, tags, f"pretrained tag or checkpoint file of {model}")
         return
     quick = _pretrained().get_pretrained_cfg(model, pretrained).get("quick_gelu", False)

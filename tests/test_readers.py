@@ -1,0 +1,294 @@
+"""Every reader of a file, fed with a valid one that was damaged: it reads it, or refuses it in one sentence.
+
+Options are fed with what stands at the ends of their ranges. HYPOTHESIS_PROFILE=long tries a hundred times as much.
+"""
+
+import copy
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers.chats import chat, prepared, write
+from helpers.made_up import summary
+from helpers.scores import scores
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from prt import reward
+from prt.atomic import write_tensors
+from prt.errors import InputError
+from prt.language import chats, conversations
+from prt.language.recipe import Lora
+from prt.language.recipe import Recipe as LanguageRecipe
+from prt.language.results import Evaluated
+from prt.language.tasks import TYPES
+from prt.language.tasks import settings as benchmark
+from prt.plan import Plan
+from prt.published import ledger
+from prt.recipe import Recipe, Settings
+from prt.scores import Scores
+from prt.tables import SUMMARY, read_table, write_table
+from prt.training import fit
+from prt.vision.names import check_spec
+from prt.vision.pictures import as_seen
+
+Read = Callable[[Path], Any]
+OTHERS = [b"", b"\0", b"\xff\xfe", b"{}", b"[]", b"[" * 10**5, b"9" * 5000, b"a,b\n1\n"]  # contents
+
+# What stands in files by mistake, and numbers at the ends of what computers count with.
+EDGES: list[Any] = [
+    *(None, True, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, 1e-320, 1e308, -0.0, float("nan"), float("inf")),
+    *(
+        "",
+        " ",
+        "\n",
+        "nan",
+        "1e5",
+        "x" * 300,
+        "ÿ\u2028",
+        "../..",
+        "/dev/null",
+        [],
+        [[]],
+        [None],
+        {},
+        {"a": {}},
+        {"": 1},
+    ),
+]
+
+
+def accepted(read: Callable[[], Any]) -> bool:
+    """Whether something is read; a refusal must be one sentence."""
+    try:
+        read()
+    except InputError as error:
+        said = str(error)
+        assert said.strip()
+        assert len(said.splitlines()) == 1
+        assert " object at 0x" not in said
+        return False
+    return True
+
+
+@st.composite
+def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
+    """Bytes cut, changed, put in, taken out, or others altogether."""
+    kind = draw(st.sampled_from(["cut", "flip", "insert", "remove", "other"]))
+    at = draw(st.integers(0, max(0, len(whole) - 1)))
+    if kind == "other":
+        return draw(
+            st.sampled_from([b"", b"\0", b"\xff\xfe", b"{}", b"[]", b"[" * 10**5, b"9" * 5000, b"a,b\n1\n", whole * 2])
+        )
+    if kind == "cut":
+        return whole[:at]
+    piece = draw(st.binary(min_size=1, max_size=4) | st.sampled_from([b",", b'"', b"\n", b"-", b"e9", b"\xe4", b"NaN"]))
+    after = {"flip": at + len(piece), "insert": at, "remove": at + draw(st.integers(1, 40))}[kind]
+    return whole[:at] + (b"" if kind == "remove" else piece) + whole[after:]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: Any) -> Any:
+    """A tree of mappings and lists with a branch that is another value, gone, or there twice."""
+    tree = copy.deepcopy(whole)
+    here: Any = tree
+    while True:
+        keys = list(here) if isinstance(here, dict) else list(range(len(here)))
+        if not keys:
+            return tree
+        key = draw(st.sampled_from(keys))
+        deeper = isinstance(here[key], dict | list) and bool(here[key])
+        if deeper and draw(st.integers(0, 3)):
+            here = here[key]
+            continue
+        kind = draw(st.sampled_from(["edge", "edge", "edge", "remove", "add"]))
+        if kind == "edge":
+            here[key] = draw(st.sampled_from(EDGES))
+        elif kind == "remove":
+            del here[key]
+        elif isinstance(here, dict):
+            here[draw(st.sampled_from(["", "x", "kind", "a\nb"]))] = draw(st.sampled_from(EDGES))
+        else:
+            here.append(here[key])
+        return tree
+
+
+FACTS = {"kind": "vision", "method": "prt", "alpha": 0.0, "shots": "4", "seed": 0, "recipe": {"steps": 1}}
+LOOK = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 32}
+TOWER = {"name": "vit", "model_cfg": {"embed_dim": 4}, "preprocess_cfg": LOOK}
+DATA = {"dataset": {"name": "digits", "fingerprint": "0"}, "classes": ["a", "b"], "templates": ["a {}"]}
+SPOKEN = {
+    "kind": "language", "method": "prt", "alpha": 0.0, "lora": None, "seed": 0, "recipe": {}, "template": "tulu",
+    "base": {"name": "s", "spec": "models/s", "weights_sha256": "0"}, "dataset": {"name": "chats"},
+    "vocabulary": {"sha256": "0"}, "files": {"config.json": "0"}, "versions": {"torch": "2.14.1"},
+}  # fmt: skip
+CELL = {"target": "m", "method": "pretrained", "source": None, "seed": None}
+RESULT = {
+    "benchmark": "gsm8k", "cell": CELL, "headline": "acc", "metrics": {"acc": 0.5}, "examples": {"acc": [0.0, 1.0]},
+    "documents": "0", "protocol": {"shots": 0},
+}  # fmt: skip
+PUBLISHED = "backbone,dataset,metric,value,protocol,source\nvit,digits,top1,0.5,,a\n"
+
+
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config" / "demo.yaml").read_text())
+
+
+def of_folder(read: Read) -> Read:
+    return lambda path: read(path.parent)
+
+
+def resumed(path: Path) -> None:
+    """A checkpoint of any other kind starts a run over."""
+    network = nn.Linear(1, 1)
+    recipe = Recipe(steps=1, warmup=0)
+    fit(
+        network,
+        lambda x: network(x).sum(),
+        lambda start: [torch.ones(1)],
+        recipe,
+        name="x",
+        checkpoint=path,
+        identity=0,
+    )
+
+
+def all_chats(path: Path) -> None:
+    list(conversations.read_file(path, Counter())[1])
+
+
+def png() -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(content, "PNG")
+    return content.getvalue()
+
+
+def judged(path: Path) -> None:
+    scores(method="pretrained", kind="log_probs", alpha=None, seed=None, shots="full").save(
+        path.parent / "s.safetensors"
+    )
+    ledger([path.parent / "s.safetensors"], path, 0.1)
+
+
+# The name of a file → what writes a valid one there, and what reads it.
+FILES: dict[str, tuple[Callable[[Path], Any], Read]] = {
+    "reward/manifest.json": (lambda p: reward.save(p.parent, nn.Linear(1, 1), FACTS | DATA | {"backbone": TOWER}),
+                             of_folder(reward.read_manifest)),
+    "spoken/manifest.json": (lambda p: p.write_text(json.dumps(SPOKEN)),
+                             of_folder(lambda p: reward.read_manifest(p, "language"))),
+    "result.json": (lambda p: p.write_text(json.dumps(RESULT)), lambda p: Evaluated([p])),
+    "scores.safetensors": (lambda p: scores().save(p), Scores.load),
+    "checkpoint.safetensors": (resumed, resumed),
+    "chats.jsonl": (lambda p: write(p, chat("hi", "there", system="s"), chat("a", "b")), all_chats),
+    "array.json": (lambda p: p.write_text(json.dumps([chat("hi", "there")])), all_chats),
+    "data/manifest.json": (lambda p: prepared(p.parents[1], *(chat("hi", str(i)) for i in range(9))),
+                           of_folder(chats.read_manifest)),
+    "config.yaml": (lambda p: p.write_text(yaml.safe_dump(CONFIG)), lambda p: Plan.read([p])),
+    "summary.csv": (lambda p: write_table(p, summary().head(3)), lambda p: read_table(p, SUMMARY)),
+    "published.csv": (lambda p: p.write_text(PUBLISHED), judged),
+    "picture.png": (lambda p: p.write_bytes(png()), lambda p: as_seen(p.read_bytes(), p.name)),
+}  # fmt: skip
+NONE = [name for name in FILES if not name.startswith(("picture", "checkpoint"))]  # a picture is looked for before
+
+
+class Cases(dict[str, tuple[Path, bytes, Callable[[], Any]]]):
+    """Name → file, its valid content, and what reads it."""
+
+    def __repr__(self) -> str:
+        return "cases"
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    """Valid files, each in a folder of its own."""
+    found = Cases()
+    for name, (make, read) in FILES.items():
+        path = tmp_path_factory.mktemp("file") / name
+        path.parent.mkdir(exist_ok=True)
+        make(path)
+        assert accepted(partial(read, path))
+        found[name] = (path, path.read_bytes(), partial(read, path))
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+@given(st.data())
+def test_damaged_bytes(name: str, cases: Cases, data: st.DataObject) -> None:
+    path, whole, read = cases[name]
+    path.write_bytes(data.draw(damaged_bytes(whole)))
+    accepted(read)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".json", ".yaml"))])
+@given(st.data())
+def test_damaged_trees(name: str, cases: Cases, data: st.DataObject) -> None:
+    path, whole, read = cases[name]
+    path.write_text(json.dumps(data.draw(damaged(yaml.safe_load(whole)))))  # a part of YAML, but for NaN
+    accepted(read)
+
+
+@given(st.data())
+def test_damaged_configurations(data: st.DataObject) -> None:
+    """As YAML gives them, with NaN and numbers for keys."""
+    tree = data.draw(damaged(CONFIG))
+    accepted(lambda: Plan.of(tree))
+
+
+@given(st.data())
+def test_damaged_headers(cases: Cases, data: st.DataObject) -> None:
+    path, _, read = cases["scores.safetensors"]
+    one = scores()
+    facts = {key: value for key, value in vars(one).items() if key not in ("values", "labels")}
+    tensors = {"scores": one.values, "labels": one.labels}
+    if data.draw(st.booleans()):
+        name = data.draw(st.sampled_from(list(tensors)))
+        tensors[name] = data.draw(
+            st.sampled_from([torch.zeros(0), torch.zeros(4, 3, dtype=torch.int8), torch.tensor(1)])
+        )
+    write_tensors(path, tensors, data.draw(damaged(facts)))
+    accepted(read)
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_no_file(name: str, tmp_path: Path) -> None:
+    """Nothing, or a folder in its place."""
+    path, read = tmp_path / name, FILES[name][1]
+    assert not accepted(lambda: read(path))
+    path.mkdir(parents=True)
+    assert not accepted(lambda: read(path))
+
+
+@given(st.sampled_from([Recipe, LanguageRecipe, Lora]), st.data())
+def test_settings(kind: type[Settings], data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from([*kind.model_fields, "", "stepps"]))
+    accepted(lambda: kind(**{key: data.draw(st.sampled_from(EDGES))}))
+
+
+@given(st.sampled_from([*TYPES, "x"]), st.sampled_from(EDGES))
+def test_settings_of_a_benchmark(key: str, value: Any) -> None:
+    accepted(lambda: benchmark("gsm8k", {key: value}))
+
+
+@given(st.sampled_from(["", "RN50", "local-dir:", "hf-hub:", "ViT-B-16/", "/"]), st.sampled_from(EDGES))
+def test_names_of_backbones(start: str, end: Any) -> None:
+    accepted(lambda: check_spec(f"{start}{end}"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("value", "high"), ("alpha", "inf"), ("headline", "perhaps"), ("lora", "")]
+)
+def test_a_table_with_a_wrong_value(column: str, value: str, tmp_path: Path) -> None:
+    table = summary().head(3).astype({column: object})
+    table.loc[table.index[1], column] = value
+    write_table(tmp_path / "summary.csv", table)
+    with pytest.raises(InputError, match=f"summary.csv has a wrong value in its column '{column}'; mend it"):
+        read_table(tmp_path / "summary.csv", SUMMARY)
