@@ -7,8 +7,9 @@ from typing import Any
 from prt import hub, reward
 from prt.atomic import making
 from prt.errors import InputError, first_line, known
-from prt.vision.backbones import CONFIG, WEIGHTS, Backbone, load_backbone
+from prt.vision.backbones import WEIGHTS, Backbone, load_backbone
 from prt.vision.clip import open_clip
+from prt.vision.names import CONFIG
 from prt.vision.predict import zero_shot_classifier
 from prt.vision.sources import check_prompts
 
