@@ -32,7 +32,8 @@ def first_line(error: Exception) -> str:
     """The kind of an error and the first line of what it says: enough for one sentence."""
     if callable(several := getattr(error, "errors", None)):  # pydantic's, whose first line counts them
         first = several()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg'].removeprefix('Value error, ')}"
+        place = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        return f"{place or 'as a whole'}: {first['msg'].removeprefix('Value error, ')}"
     said = re.sub(r" at 0x[0-9a-f]+", "", str(error)).strip()  # where an object lies in memory helps nobody
     return f"{type(error).__name__}: {said.splitlines()[0] if said else 'no message'}"
 

@@ -22,8 +22,7 @@ from prt.recipe import Positive as Whole
 MADE = ("ft", "prt")  # what others may have made, to be imported
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 PACKAGE = "portable-reward-tuning"
-
-
+Positive = Annotated[float, Field(gt=0)]
 # A file of the folder itself, not one elsewhere.
 PlainName = Annotated[str, Field(pattern=r"^[\w-][^/\\\x00-\x1f]*$")]
 
@@ -46,9 +45,6 @@ class _Checked(BaseModel, strict=True, allow_inf_nan=False):
         if theirs > ours:
             raise ValueError(f"it is of version {versions[PACKAGE]} of this package; install that")
         return versions
-
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Preprocessing(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):

@@ -107,7 +107,7 @@ def test_only_files_of_the_manifest_are_read(run: Run, tmp_path: Path) -> None:
         refused(complaint, **{name: sha256 for name, sha256 in whole.items() if name != left_out})
     (tmp_path / "elsewhere").write_text("x")
     for name in ("../elsewhere", str(tmp_path / "elsewhere"), "..", ".", "", "sub/file", "a\\b", "a\n"):
-        refused("has a damaged 'files'", **whole, **{name: file_hash(tmp_path / "elsewhere")})
+        refused("has a damaged 'files", **whole, **{name: file_hash(tmp_path / "elsewhere")})
     (folder / "sub").mkdir()
     refused("lacks its file sub", **whole, sub="0")
 

@@ -91,5 +91,5 @@ def test_folders_of_another_kind(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no weights in the format of safetensors: they are pickled .*save_p"):
         load(str(folder), torch.float32, CPU)
     (folder / "config.json").rename(folder / "adapter_config.json")
-    with pytest.raises(InputError, match=r"other holds an adapter, no whole model: name the model that it was"):
+    with pytest.raises(InputError, match=r"other is an adapter .* no whole model, .*: name that, or merge"):
         load(str(folder), torch.float32, CPU)

@@ -121,7 +121,7 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: if there is none, it is gated, not fetched or damaged, or its files ask for code of their own.
     """
-    _must_be_there(spec)
+    must_be_there(spec)
     return read_tokenizer(spec)
 
 
@@ -163,10 +163,7 @@ def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, 
     tokenizer = load_tokenizer(spec)
     try:
         if cached_file(spec, "adapter_config.json", _raise_exceptions_for_missing_entries=False):
-            raise InputError(
-                f"{spec} is an adapter (adapter_config.json), and would load another model unasked; merge it into its "
-                "base, or name that."
-            )
+            raise _adapter(spec)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             spec, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
@@ -202,10 +199,7 @@ def must_be_there(spec: str) -> None:
     """
     folder = Path(spec)
     if (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{spec} holds an adapter, no whole model: name the model that it was tuned on, or merge the two (PEFT's "
-            "merge_and_unload) and save that."
-        )
+        raise _adapter(spec)
     if is_missing(spec):
         raise InputError(
             f"there is no model in {spec} (no config.json); name a folder that a model was saved to, or one on the hub "
@@ -226,6 +220,13 @@ def weights_must_be_there(spec: str) -> None:
             f"{spec} has no weights in the format of safetensors{pickled}; load it in transformers, and save it with "
             "save_pretrained."
         )
+
+
+def _adapter(spec: str) -> InputError:
+    return InputError(
+        f"{spec} is an adapter (adapter_config.json), no whole model, and would load another model unasked: name that, "
+        "or merge the two (PEFT's merge_and_unload) and save the result."
+    )
 
 
 def _refusal(spec: str, what: str, error: Exception) -> InputError:
