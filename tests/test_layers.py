@@ -13,7 +13,7 @@ LAYERS = [
     ["tables", "scores"],
     ["reward", "training", "hub", "profiling", "slurm"],
     ["published", "pretrainings"],
-    ["sandbox", "vision", "language", "miniature"],
+    ["sandbox", "vision", "language", "miniature", "rehearsal"],
     ["plan"],
     ["figures", "doctor"],
     ["cli"],

@@ -333,7 +333,8 @@ class Config(Part):
     ``jobs``: ``few`` takes all that shares its inputs into one job, ``many`` takes each run alone.
     ``device``: ``cpu`` runs every job on one core, without a GPU and in fp32; ``auto`` runs those of large networks on
     GPUs. ``pretraining_seed``: of the initial weights and of the batches of the miniatures that are pretrained here.
-    ``throughput``: what a budget is reckoned from.
+    ``throughput``: what a budget is reckoned from. ``stand_ins``: small random networks and data are made where
+    downloads would lie (``prt.rehearsal``).
     """
 
     experiment: Name
@@ -341,5 +342,6 @@ class Config(Part):
     device: Literal["auto", "cpu"] = "auto"
     pretraining_seed: Seed = 0
     throughput: Throughput = Throughput()
+    stand_ins: bool = False
     vision: Vision | None = None
     language: Language | None = None

@@ -55,7 +55,7 @@ class Plan:
         self.config, few = config, config.jobs == "few"
         self.figures = f"results/{config.experiment}/figures"
         own = (config.experiment, few, config.pretraining_seed)
-        self.vision = VisionPlan(config.vision, *own) if config.vision else None
+        self.vision = VisionPlan(config.vision, *own, stand_ins=config.stand_ins) if config.vision else None
         self.language = LanguagePlan(config.language, *own) if config.language else None
         self.items = {item.name: item for half in (self._vision_items, self._language_items) for item in half()}
         self.jobs = Jobs()

@@ -88,7 +88,8 @@ def checked(content: Any) -> Config:
         _check_vision(config.vision)
     if config.language is not None:
         _check_language(config.language)
-    return _in_fp32(config) if config.device == "cpu" else config
+    config = _in_fp32(config) if config.device == "cpu" else config
+    return _apart(config) if config.stand_ins else config
 
 
 def _in_fp32(config: Config) -> Config:
@@ -112,6 +113,17 @@ def _check_numbers(part: Any, path: list[str]) -> None:
     inner = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for key, value in inner:
         _check_numbers(value, [*path, str(key)])
+
+
+def _apart(config: Config) -> Config:
+    """Stand-ins in a folder of their own among the downloads, so that neither is ever taken for the other."""
+    halves = {"vision": config.vision, "language": config.language}
+    moved = {
+        name: half.model_copy(update={"downloads": f"{half.downloads}/stand-ins"})
+        for name, half in halves.items()
+        if half is not None
+    }
+    return config.model_copy(update=moved)
 
 
 def recipe_of(given: Given, place: str, forbidden: dict[str, str] | None = None) -> Recipe:

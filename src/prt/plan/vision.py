@@ -7,7 +7,7 @@ from typing import Any
 
 from prt.atomic import fingerprint
 from prt.cell import TABLES, Cell, Run
-from prt.config import Backbone, Vision
+from prt.config import Vision
 from prt.methods import METHODS
 from prt.plan.jobs import Job, shared, slug, unique
 from prt.recipe import Precision, Recipe
@@ -25,8 +25,10 @@ class VisionPlan:
     on, under the same path), ``transfer/SPLIT/DATASET``. A job makes all whose path begins with its name.
     """
 
-    def __init__(self, config: Vision, experiment: str, few: bool, pretraining_seed: int) -> None:
-        self.config, self.few, self.pretraining_seed = config, few, pretraining_seed
+    def __init__(
+        self, config: Vision, experiment: str, few: bool, pretraining_seed: int, stand_ins: bool = False
+    ) -> None:
+        self.config, self.few, self.pretraining_seed, self.stand_ins = config, few, pretraining_seed, stand_ins
         self.top = f"results/{experiment}/vision"
 
     # ------------------------------------------------------------------------------------------------ what there is
@@ -384,11 +386,14 @@ class VisionPlan:
             ("measure_training", "table1", costs.training, self.precision),
             ("measure_inference", "table2", paired, [costs.inference, costs.compile]),
         ):
-            needs = [file for name in unique(names) if self.is_miniature(name) for file in self.weights(name)]
+            needs = [file for name in unique(names) if self._is_small(name) for file in self.weights(name)]
             about = [costs.batch, costs.repeats, own, {name: self.network(name) for name in names}]
             yield Job(rule, table, tuple(needs), (self.table("", table),), about, gpus=gpus)
 
     def network(self, backbone: str) -> str:
         """The architecture of a backbone, as benchmarks of speed read it."""
-        of: Backbone = self.config.backbones[backbone]
-        return of.spec or self.spec(backbone)
+        return self.spec(backbone) if self._is_small(backbone) else str(self.config.backbones[backbone].spec)
+
+    def _is_small(self, backbone: str) -> bool:
+        """Whether a backbone is the pipeline's own work, whose folder alone says what its architecture is."""
+        return self.stand_ins or self.is_miniature(backbone)

@@ -72,7 +72,7 @@ class Entry:
     ``images`` is the published number of images of each split. ``train_per_class``: the source has no splits; so many
     images of each class are drawn for training with a fixed seed, the rest are for testing. ``by_hand`` is the folder
     in torchvision's layout that a user may have put there, and that is then read instead of the hub's files; these
-    may lack the validation split.
+    may lack the validation split. ``stand_in``: the files are the rehearsal's, of no published numbers and checksums.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Entry:
     torchvision: Torchvision | None = None
     train_per_class: int | None = None
     by_hand: str | None = None
+    stand_in: bool = False
 
     def folder(self, root: Path) -> Path:
         """Where its files lie under the folder of downloads."""
