@@ -1,12 +1,12 @@
-# `make demo` runs the whole pipeline on small networks that it pretrains itself; `make test` checks and tests everything.
-# Both install what they need into .venv first.
+# `make demo` runs the whole pipeline on small networks that it pretrains itself; `make rehearsal` all of the paper on
+# stand-ins; `make test` checks and tests everything. They install what they need into .venv first.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo pretrainings test test-package test-pipeline bench browser slurm-packages
+.PHONY: demo pretrainings rehearsal test test-package test-pipeline bench browser slurm-packages
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --prioritize results/demo/figures/figure2.png
@@ -21,6 +21,13 @@ pretrainings: demo
 	    results/demo-pretraining$$seed/vision/summary.csv results/demo-pretraining$$seed/language/summary.csv || exit; \
 	done
 	prt pretrainings results/demo $(AGAIN:%=results/demo-pretraining%) --out results/demo-pretrainings
+
+# The whole paper on small stand-ins, on CPUs; docs/rehearsal.md says what it takes.
+REHEARSAL := --configfile config/paper.yaml config/rehearsal.yaml --config device=cpu jobs=few
+
+rehearsal: .venv/installed
+	snakemake --cores $(CORES) $(REHEARSAL) --rerun-incomplete --show-failed-logs
+	snakemake $(REHEARSAL) --report results/rehearsal/report.html
 
 test: .venv/installed browser slurm-packages
 	ruff check

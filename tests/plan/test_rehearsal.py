@@ -1,0 +1,90 @@
+"""The rehearsal is the paper's experiment in all but size; one word puts an experiment on a CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.pipeline import ROOT
+
+from prt.plan import Plan
+from prt.plan.jobs import Job
+
+PAPER, REHEARSAL = ROOT / "config" / "paper.yaml", ROOT / "config" / "rehearsal.yaml"
+
+
+@pytest.fixture(scope="module")
+def paper() -> Plan:
+    return Plan.read([PAPER])
+
+
+@pytest.fixture(scope="module")
+def rehearsal() -> Plan:
+    return Plan.read([PAPER, REHEARSAL])
+
+
+def as_paper(path: str) -> str:
+    """A path of the rehearsal as the paper's."""
+    path = path.replace("results/rehearsal/", "results/paper/").replace("downloads/stand-ins/", "downloads/")
+    return path.replace(".approved", ".csv") if "/ledger/" in path else path  # the rehearsal's ledger only warns
+
+
+def edges(plan: Plan) -> dict[tuple[str, str], Any]:
+    """Of each job: what it needs and makes, and what it asks of a machine."""
+
+    def of(job: Job) -> Any:
+        needs = sorted(set(map(as_paper, job.needs)))
+        if job.rule in ("measure_training", "measure_inference"):  # here the networks are the stand-ins'
+            needs = []
+        return needs, sorted(map(as_paper, job.makes)), job.gpus, job.billions, job.minutes, job.cores, job.group
+
+    return {key: of(job) for key, job in plan.jobs.by_name.items()}
+
+
+def test_the_jobs_are_the_paper_s(paper: Plan, rehearsal: Plan) -> None:
+    assert edges(rehearsal) == edges(paper)
+    assert len(paper.jobs.by_name) > 900
+
+
+def test_names_targets_and_items_are_the_paper_s(paper: Plan, rehearsal: Plan) -> None:
+    assert rehearsal.targets().keys() == paper.targets().keys()
+    assert rehearsal.items.keys() == paper.items.keys()
+    counts = {rule: n for rule, n in paper.counts([]).items() if rule != "approve_zero_shot"}
+    assert rehearsal.counts([]) == counts
+    for ours, theirs in ((rehearsal.vision, paper.vision), (rehearsal.language, paper.language)):
+        assert ours is not None and theirs is not None
+        assert ours.config.seeds == theirs.config.seeds and ours.used == theirs.used
+        assert ours.paper_names == theirs.paper_names
+    assert rehearsal.vision and paper.vision and rehearsal.language and paper.language
+    assert rehearsal.vision.config.panels == paper.vision.config.panels
+    for dataset in paper.vision.prepared:
+        assert rehearsal.vision.runs(dataset) == paper.vision.runs(dataset)
+        assert rehearsal.vision.cells(dataset) == paper.vision.cells(dataset)
+    assert rehearsal.language.runs() == paper.language.runs()
+    assert rehearsal.language.rows() == paper.language.rows()
+
+
+def test_only_sizes_differ(paper: Plan, rehearsal: Plan) -> None:
+    """The file on top of the paper's sets no key but these."""
+
+    def leaves(value: Any, path: str = "") -> set[str]:
+        if not isinstance(value, dict):
+            return {path.rpartition(".")[2]}
+        return {leaf for key, below in value.items() for leaf in leaves(below, f"{path}.{key}")}
+
+    sizes = {"steps", "warmup", "batch", "epochs", "max_length", "lr", "rank", "every", "repeats", "validation"}
+    sizes |= {"max_gen_toks", "prompt_tokens", "new_tokens"}
+    found = leaves(yaml.safe_load(REHEARSAL.read_text()))
+    assert found - sizes == {"experiment", "stand_ins", "beyond"}
+
+
+def test_a_whole_experiment_on_a_cpu(rehearsal: Plan, tmp_path: Path) -> None:
+    """``device: cpu``: no job asks for a GPU, whatever was asked for is computed in fp32, and all else is the same."""
+    (tmp_path / "cpu.yaml").write_text("device: cpu\nlanguage: {lora: {recipe: {precision: bf16}}}\n")
+    plan = Plan.read([PAPER, REHEARSAL, tmp_path / "cpu.yaml"])
+    assert plan.jobs.by_name.keys() == rehearsal.jobs.by_name.keys()
+    assert {(job.gpus, job.cores, job.device) for job in plan.jobs.by_name.values()} == {(0, 1, "cpu")}
+    assert plan.vision and plan.language and rehearsal.vision
+    assert plan.vision.precision == plan.language.precision == "fp32" != rehearsal.vision.precision
+    assert {plan.language.recipe(run).precision for run in plan.language.runs()} == {"fp32"}
+    assert {plan.vision.recipe(run).precision for run in plan.vision.runs("flowers")} == {"fp32"}
