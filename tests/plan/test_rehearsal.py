@@ -72,10 +72,32 @@ def test_only_sizes_differ(paper: Plan, rehearsal: Plan) -> None:
             return {path.rpartition(".")[2]}
         return {leaf for key, below in value.items() for leaf in leaves(below, f"{path}.{key}")}
 
-    sizes = {"steps", "warmup", "batch", "epochs", "max_length", "lr", "rank", "every", "repeats", "validation"}
+    sizes = {
+        "steps",
+        "warmup",
+        "batch",
+        "per_device_batch",
+        "max_length",
+        "lr",
+        "rank",
+        "every",
+        "repeats",
+        "validation",
+    }
     sizes |= {"max_gen_toks", "prompt_tokens", "new_tokens"}
     found = leaves(yaml.safe_load(REHEARSAL.read_text()))
     assert found - sizes == {"experiment", "stand_ins", "beyond"}
+
+
+def test_batches_can_be_made_on_all_gpus(paper: Plan, rehearsal: Plan) -> None:
+    """Several passes an update even on eight GPUs, as the paper's have, so that their gradients are summed."""
+    for plan in (paper, rehearsal):
+        assert plan.language is not None
+        gpus = {job.name: job.gpus for job in plan.jobs.of("tune_language")}
+        for run in plan.language.runs():
+            recipe = plan.language.recipe(run)
+            at_once = recipe.per_device_batch * gpus[plan.language.path(run)]
+            assert recipe.batch % at_once == 0 and recipe.batch // at_once > 1
 
 
 def test_a_whole_experiment_on_a_cpu(rehearsal: Plan, tmp_path: Path) -> None:
