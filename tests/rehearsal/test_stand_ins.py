@@ -174,6 +174,14 @@ def test_benchmarks(plan: Plan, tmp_path: Path) -> None:
     assert len(counts) == 9 and set(counts.values()) == {12}
 
 
+def test_a_stand_in_that_cannot_be_written(tmp_path: Path) -> None:
+    from prt.rehearsal.pictures import make
+
+    (tmp_path / "paper").write_text("a file where a folder is needed")
+    with pytest.raises(InputError, match=r"paper/cub could not be made .*; mend that and run again"):
+        make("paper:cub", tmp_path)
+
+
 def test_only_fetching_knows(
     prt: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

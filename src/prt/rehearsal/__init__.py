@@ -9,13 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prt.errors import InputError, first_line
+
 
 @contextmanager
 def remaking(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder`` to work in; on success it takes its place."""
+    """Yield an empty folder beside ``folder`` to work in; on success it takes its place.
+
+    Raises:
+        InputError: if it cannot be written (no space, no permission, …).
+    """
     aside = folder.with_name(f".{folder.name}.part")
-    for old in (aside, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    aside.rename(folder)
+    try:
+        for old in (aside, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        aside.rename(folder)
+    except OSError as error:
+        raise InputError(f"{folder} could not be made ({first_line(error)}); mend that and run again.") from error
