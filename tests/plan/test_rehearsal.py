@@ -8,7 +8,9 @@ import yaml
 from helpers.pipeline import ROOT
 
 from prt.plan import Plan
+from prt.plan.ahead import repositories, to_fetch
 from prt.plan.jobs import Job
+from prt.plan.sizes import result
 
 PAPER, REHEARSAL = ROOT / "config" / "paper.yaml", ROOT / "config" / "rehearsal.yaml"
 
@@ -98,6 +100,13 @@ def test_batches_can_be_made_on_all_gpus(paper: Plan, rehearsal: Plan) -> None:
             recipe = plan.language.recipe(run)
             at_once = recipe.per_device_batch * gpus[plan.language.path(run)]
             assert recipe.batch % at_once == 0 and recipe.batch // at_once > 1
+
+
+def test_nothing_is_downloaded(rehearsal: Plan, paper: Plan) -> None:
+    """So neither the network nor the size of the paper's downloads and results is asked about before it starts."""
+    jobs = rehearsal.needed([])
+    assert not repositories(rehearsal, jobs) and not to_fetch(rehearsal, jobs)
+    assert sum(result(rehearsal, job) for job in jobs) == 0.0 < sum(result(paper, job) for job in paper.needed([]))
 
 
 def test_a_whole_experiment_on_a_cpu(rehearsal: Plan, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def check_up(plan: Plan | None) -> Iterator[Finding]:
         ("decoding", trials.decoding, most > 0 and here),
         ("sandbox", sandbox, code and here),
         ("disk", lambda: disk(plan), True),
-        ("hub", lambda: access(plan), bool(plan and repositories(jobs))),
+        ("hub", lambda: access(plan), bool(plan and repositories(plan, jobs))),
     ):
         yield _tried(what, trial, needed)
     yield cluster
@@ -120,7 +120,7 @@ def disk(plan: Plan | None) -> str:
 
 def access(plan: Plan | None) -> str:
     """The hub gives what is to be fetched, or, without an experiment, answers."""
-    wanted = repositories(plan.needed([])) if plan else []
+    wanted = repositories(plan, plan.needed([])) if plan else []
     if plan and not wanted:
         return "nothing is to be fetched"
     hub.allow_network(True)

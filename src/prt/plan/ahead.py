@@ -42,7 +42,7 @@ def check(plan: Plan, jobs: Iterable[Any], executor: str) -> None:
             print(f"prt: warning: {said}", file=sys.stderr)
     if executor in ("slurm", "local"):
         check_disk(plan, asked)
-    if executor in ("slurm", "local") and (wanted := repositories(asked)):  # both download on this machine
+    if executor in ("slurm", "local") and (wanted := repositories(plan, asked)):  # both download on this machine
         check_access(wanted)
 
 
@@ -151,8 +151,10 @@ def to_fetch(plan: Plan, jobs: Iterable[Job]) -> list[str]:
     return [f"{size:7.2f} GB  {name}" for size, name in there] + ([f"{total:7.2f} GB  in all"] if there else [])
 
 
-def repositories(jobs: Iterable[Job]) -> list[tuple[str, hub.Kind]]:
+def repositories(plan: Plan, jobs: Iterable[Job]) -> list[tuple[str, hub.Kind]]:
     """The repositories of the hub that these jobs would download, but for those whose folder is there."""
+    if plan.config.stand_ins:
+        return []
     found = [of for job in jobs if (of := _repository(job)) is not None]
     return unique((repository, kind) for repository, kind, folder in found if not folder.is_dir())
 

@@ -95,8 +95,10 @@ def benchmark(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def download(plan: Plan, job: Job) -> float:
-    """GB that a job downloads: 4 bytes a parameter of a CLIP, 2 of a language model; 0 for any other job."""
+    """GB that a job downloads: 4 bytes a parameter of a CLIP, 2 of a language model; 0 for other jobs and stand-ins."""
     vision, language = plan.vision, plan.language
+    if plan.config.stand_ins:
+        return 0.0
     if job.rule == "fetch_backbone" and vision:
         return next(
             4 * architecture(plan, name)["clip"] / 1000
@@ -123,8 +125,10 @@ def unpacked(plan: Plan, job: Job) -> float:
 
 
 def result(plan: Plan, job: Job) -> float:
-    """GB that a job leaves under ``results``: prepared images and tuned weights; the rest is small."""
+    """GB that a job leaves under ``results``: prepared images and tuned weights; the rest is small, as are stand-ins."""
     vision, language = plan.vision, plan.language
+    if plan.config.stand_ins:
+        return 0.0
     if job.rule == "prepare" and vision:
         kind, _, name = vision.source(vision.without_noise(job.name)).partition(":")
         return float(facts()["datasets"].get(name, UNKNOWN_GB)) if kind == "paper" else 0.0
