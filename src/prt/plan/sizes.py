@@ -125,7 +125,7 @@ def unpacked(plan: Plan, job: Job) -> float:
 
 
 def result(plan: Plan, job: Job) -> float:
-    """GB that a job leaves under ``results``: prepared images and tuned weights; the rest is small, as are stand-ins."""
+    """GB that a job leaves under ``results``: prepared images and tuned weights; the rest is small, and stand-ins."""
     vision, language = plan.vision, plan.language
     if plan.config.stand_ins:
         return 0.0
