@@ -17,7 +17,8 @@ MethodName = Annotated[str, typer.Option(help=f"{', '.join(n for n, of in METHOD
 Strength = Annotated[float, typer.Option(help="1/λ; the paper's is 1.")]
 Spec = Annotated[str, typer.Option(help="A folder in transformers' format, or OWNER/NAME on the Hugging Face hub.")]
 Base = Annotated[
-    str | None, typer.Option(help="The model that it was tuned from, where it has moved; EFT and LoRA need it.")
+    str | None,
+    typer.Option(help="The model that it was tuned from, where it has moved; EFT, LoRA and other tokenizers need it."),
 ]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
 
@@ -110,12 +111,20 @@ def generate(
 
     from prt.language.decode import as_text, explained, load_reward
     from prt.language.models import load
+    from prt.language.text_decode import TextRewarded
 
     begin()
     on, dtype = device_of(device), dtype_of(precision)
     rewarded = load_reward(reward, on, dtype, base, method).on(target, strength)
     torch.manual_seed(seed)
     tokenizer: Any = rewarded.target.tokenizer
+    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    if isinstance(rewarded, TextRewarded):
+        if top or draft is not None:
+            raise InputError("--top and --draft need a target with the reward's tokenizer; leave them out.")
+        lengths: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": stop}
+        rewarded.generate(prompt, chat=chat, streamer=streamer, **lengths)
+        return
     ids = rewarded.encode(prompt, max_new_tokens, chat=chat)
     text = rewarded.continued(
         ids,
@@ -123,7 +132,7 @@ def generate(
         temperature,
         stop,
         None if draft is None else load(draft, dtype, on),
-        TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
+        streamer,
     )
     if top:
         print(as_text(explained(rewarded, text, ids.shape[1])))

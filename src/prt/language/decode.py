@@ -1,6 +1,10 @@
-"""Using a language reward: put it on any target with the same tokenizer, and generate (Algorithm 2)."""
+"""Using a language reward: put it on a target, and generate (Algorithm 2).
+
+A target of another tokenizer gets it as text, see :mod:`prt.language.text_decode`.
+"""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +17,13 @@ from transformers.generation.streamers import BaseStreamer
 
 from prt import combine
 from prt import reward as tuned
-from prt.errors import InputError, first_line
+from prt.errors import InputError
+from prt.language import prompts
 from prt.language.composed import compose
-from prt.language.models import Causal, load
+from prt.language.models import Causal, load, shared_ids, vocabulary
 from prt.language.reward import base_of, load_tuned, read_manifest
 from prt.language.speculative import Speculative
+from prt.language.text_decode import TextRewarded
 from prt.methods import METHODS, SOURCE_PRETRAINED
 
 TOP = 5  # tokens that are shown of a distribution, as in Figure 5
@@ -29,24 +35,43 @@ WINDOW = 8  # tokens that a token's own text is read after: some tokenizers drop
 class Reward:
     """A trained reward network, or the fine-tuned model that ``method`` takes in its place.
 
-    ``pretrained``: what it was tuned from, where the method subtracts that.
+    ``pretrained``: what it was tuned from, where the method subtracts that. ``folder``, ``base``: where that is found.
     """
 
     causal: Causal
     manifest: dict[str, Any]
+    folder: Path
+    base: str | None = None
     method: str = "prt"
     pretrained: Causal | None = None
 
-    def on(self, target: str, strength: float = 1.0, name: str = "") -> "Rewarded":
+    def on(self, target: str, strength: float = 1.0, name: str = "") -> "Rewarded | TextRewarded":
         """Put the reward on ``target``, a folder or a name on the hub, at strength 1/λ.
 
-        It works on the reward's device and in its precision.
+        It works on the reward's device and in its precision. A target of another tokenizer also needs what the reward
+        was tuned from; a line on standard error says so.
 
         Raises:
-            InputError: if the target cannot be had, its tokenizer is another, or the strength is not finite.
+            InputError: if the target cannot be had, or the strength is not finite; of another tokenizer: if what the
+                reward was tuned from is missing or another, the method is neither prt nor eft, or tokens cannot be
+                turned into bytes.
         """
         model = self.causal.model
         on = load(target, model.dtype, model.device, name)
+        try:
+            shared_ids(vocabulary(on.tokenizer), vocabulary(self.causal.tokenizer), (on.name, self.causal.name))
+        except InputError:
+            if self.method not in ("prt", "eft"):
+                raise
+            place = base_of(self.folder, self.base)
+            pretrained = self.pretrained or load(place, model.dtype, model.device, self.causal.name)
+            across = TextRewarded(on, self.causal, pretrained, strength, self.method)
+            print(
+                f"{on.name} and {self.causal.name} have different tokenizers: the reward is put on as text "
+                f"({self.method}-text), with a third network, {place}, which it was tuned from.",
+                file=sys.stderr,
+            )
+            return across
         return Rewarded(on, self.causal, strength, self.method, self.pretrained)
 
 
@@ -60,8 +85,8 @@ def load_reward(
     """Load a tuned reward, or a fine-tuned model to be used as one, for use on ``device``.
 
     Args:
-        base: the model that it was tuned from, if it is no longer where its manifest says. An adapter needs it, and
-            EFT.
+        base: the model that it was tuned from, if it is no longer where its manifest says. An adapter needs it, EFT,
+            and a target of another tokenizer.
         method: prt, or eft or poe of a fine-tuned model (:mod:`prt.methods`).
 
     Raises:
@@ -73,7 +98,8 @@ def load_reward(
     tuned.check_method(folder, manifest, method)
     name = manifest["base"]["name"]
     pretrained = load(base_of(folder, base), dtype, device, name) if METHODS[method].subtracts else None
-    return Reward(replace(load_tuned(folder, dtype, device, base), name=name), manifest, method, pretrained)
+    causal = replace(load_tuned(folder, dtype, device, base), name=name)
+    return Reward(causal, manifest, folder, base, method, pretrained)
 
 
 class Rewarded:
@@ -113,42 +139,13 @@ class Rewarded:
             InputError: if the prompt is empty or no text, there is no chat template or it fails, or the context is too
                 short.
         """
-        tokenizer = self.target.tokenizer
-        try:
-            prompt.encode()
-        except UnicodeEncodeError:
-            raise InputError("the prompt is no text in UTF-8; turn it into that.") from None
-        if chat:
-            template = self.reward.tokenizer.chat_template or tokenizer.chat_template
-            if template is None:
-                raise InputError(
-                    f"neither {self.reward.name} nor {self.target.name} has a chat template; write the prompt as the "
-                    "model knows it, without --chat."
-                )
-            turns = [{"role": "user", "content": prompt}]
-            try:
-                text = tokenizer.apply_chat_template(
-                    turns, chat_template=template, add_generation_prompt=True, tokenize=False
-                )
-            except Exception as error:  # it is a program, and may do anything wrong
-                raise InputError(
-                    f"the chat template of {self.reward.name} refuses the prompt ({first_line(error)}); write it as "
-                    "the model knows it, without --chat."
-                ) from error
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:
-            ids = tokenizer(prompt)["input_ids"]
-        if not prompt.strip() or not ids:
-            raise InputError("the prompt is empty; write what the model shall go on from.")
-        if max_new_tokens < 1:
-            raise InputError(f"{max_new_tokens} new tokens were asked for, but it must be 1 or more.")
-        context = self.composed.model.config.max_position_embeddings
-        if context is not None and len(ids) + max_new_tokens > context:
+        template = (self.reward.tokenizer.chat_template or self.target.tokenizer.chat_template) if chat else None
+        if chat and template is None:
             raise InputError(
-                f"a prompt of {len(ids)} tokens and {max_new_tokens} new ones exceed the context of {context} tokens; "
-                "ask for fewer, or shorten the prompt."
+                f"neither {self.reward.name} nor {self.target.name} has a chat template; write the prompt as the "
+                "model knows it, without --chat."
             )
-        return torch.tensor([ids], device=self.target.model.device)
+        return prompts.encode(self.composed, prompt, max_new_tokens, template)[0]
 
     def generate(
         self,
@@ -219,7 +216,7 @@ class _Numbers(LogitsProcessor):
 
 
 def next_tokens(
-    rewarded: Rewarded,
+    rewarded: Rewarded | TextRewarded,
     prompt: str,
     *,
     max_new_tokens: int,
@@ -235,8 +232,13 @@ def next_tokens(
         chat: see :meth:`Rewarded.encode`.
 
     Raises:
-        InputError: as :meth:`Rewarded.generate`.
+        InputError: as :meth:`Rewarded.generate`; for a target of another tokenizer.
     """
+    if isinstance(rewarded, TextRewarded):
+        raise InputError(
+            f"the next tokens with and without a reward are shown of one tokenizer, but {rewarded.target.name} and "
+            f"{rewarded.tuned.name} have different ones; take a target of the family that the reward was tuned on."
+        )
     ids = rewarded.encode(prompt, max_new_tokens, chat=chat)
     return explained(rewarded, rewarded.continued(ids, max_new_tokens, stop=stop), ids.shape[1], positions)
 

@@ -1,0 +1,76 @@
+"""Prompts as a model reads them: a text to go on from, or what a user says in a chat template."""
+
+from typing import Any
+
+from torch import Tensor, tensor
+
+from prt.errors import InputError, first_line
+from prt.language.models import Causal
+
+ANSWER = "An answer"
+
+
+def encode(causal: Causal, prompt: str, max_new_tokens: int, template: str | None = None) -> tuple[Tensor, str]:
+    """Token ids (1, positions) of a prompt that ``max_new_tokens`` more are to follow, and the text that they are of.
+
+    Args:
+        template: the prompt is what a user says, in this chat template.
+
+    Raises:
+        InputError: if the prompt is empty or no text, the template fails, or the context is too short.
+    """
+    tokenizer, text = causal.tokenizer, prompt
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise InputError("the prompt is no text in UTF-8; turn it into that.") from None
+    if template is None:
+        ids = tokenizer(text)["input_ids"]
+    else:
+        turns = [{"role": "user", "content": prompt}]
+        text = _filled(causal, turns, template, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not prompt.strip() or not ids:
+        raise InputError("the prompt is empty; write what the model shall go on from.")
+    if max_new_tokens < 1:
+        raise InputError(f"{max_new_tokens} new tokens were asked for, but it must be 1 or more.")
+    context = causal.model.config.max_position_embeddings
+    if context is not None and len(ids) + max_new_tokens > context:
+        raise InputError(
+            f"a prompt of {len(ids)} tokens and {max_new_tokens} new ones exceed the context of {context} tokens; "
+            "ask for fewer, or shorten the prompt."
+        )
+    return tensor([ids], device=causal.model.device), text
+
+
+def ends(causal: Causal, template: str | None = None) -> set[int]:
+    """The ids at which an answer ends: the end of a text, and the end of a turn in a chat template.
+
+    Raises:
+        InputError: if there is none.
+    """
+    tokenizer: Any = causal.tokenizer
+    own: Any = causal.model.generation_config
+    stated = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    found = {i for i in (*stated, tokenizer.eos_token_id) if i is not None}
+    if template is not None:
+        turns = [{"role": "user", "content": "A question"}, {"role": "assistant", "content": ANSWER}]
+        after = _filled(causal, turns, template).rpartition(ANSWER)[2].lstrip()
+        first = tokenizer(after, add_special_tokens=False)["input_ids"][:1]
+        found |= set(first) & tokenizer.added_tokens_decoder.keys()
+    if not found:
+        raise InputError(
+            f"{causal.name} has no token that ends a text; set eos_token_id in its generation_config.json."
+        )
+    return found
+
+
+def _filled(causal: Causal, turns: list[dict[str, str]], template: str, **options: Any) -> str:
+    try:
+        text = causal.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **options)
+    except Exception as error:  # it is a program, and may do anything wrong
+        raise InputError(
+            f"the chat template of {causal.name} refuses the prompt ({first_line(error)}); write it as the model knows "
+            "it, without --chat."
+        ) from error
+    return str(text)

@@ -1,0 +1,164 @@
+"""Decoding with a source's tuning on a target of another tokenizer, by the log-ratio of texts (docs/tokenizers.md).
+
+A target's token u after the tokens t gets log π̃(u | t) + s·(Ψ(t + u) − Ψ(t)), see :mod:`prt.language.prefix`. Of the
+target's vocabulary, only the likeliest tokens are candidates, and what the tuned source would say in their place.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from prt import combine
+from prt.errors import InputError
+from prt.language import prompts
+from prt.language.models import Causal
+from prt.language.prefix import Prefixes
+from prt.language.text import Answer, Texts
+from prt.language.tree import Costs, Tree
+
+# Candidates: the target's likeliest tokens, until their mass passes this bound, at least and at most so many.
+MASS, FEWEST, MOST = 0.99, 8, 50
+SUGGESTED = 5  # tokens that the tuned source would go on with, whose beginnings are candidates, too
+
+
+class TextRewarded:
+    """A target with the tuning of a source of another tokenizer on it, at strength 1/λ.
+
+    Args:
+        tuned: a reward, with ``method`` prt, or a fine-tuned source, with ``method`` eft.
+        pretrained: the source that it was tuned from.
+
+    Raises:
+        InputError: if the tokens of either tokenizer cannot be turned into bytes, or the strength is not finite.
+    """
+
+    def __init__(
+        self, target: Causal, tuned: Causal, pretrained: Causal, strength: float = 1.0, method: str = "prt"
+    ) -> None:
+        combine.check_strength(strength)
+        self.target, self.tuned, self.pretrained = target, tuned, pretrained
+        self.strength, self.method = strength, method
+        self.costs = Costs(), Costs()  # of the target and the source, in the last answer
+        self.tokens = 0  # of the last answer, its end included
+        self._texts = [Texts(causal.name, causal.tokenizer) for causal in (target, tuned)]
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        chat: bool = False,
+        streamer: BaseStreamer | None = None,
+    ) -> str:
+        """The text that follows a prompt, which each model reads in its own tokens.
+
+        Args:
+            max_new_tokens: of the target.
+            temperature: 0 takes the likeliest candidate, above it samples from the candidates.
+            stop: texts at which it ends; the one found is part of the result.
+            chat: the prompt is what a user says. The source reads it in the template that it was tuned with, the target
+                in its own, if it has one.
+            streamer: is given every token of the target as it comes.
+
+        Raises:
+            InputError: if the prompt is empty, or ends within what is a token to one of the models; if there is no chat
+                template, or a context is too short; for a temperature below 0 or not finite.
+        """
+        if not 0 <= temperature <= combine.GREATEST:
+            raise InputError(f"the temperature is {temperature}, but must be 0 (greedy) or a number above it.")
+        (target, answer), (source, own) = (
+            self._begun(n, prompt, max_new_tokens, template) for n, template in enumerate(self._templates(chat))
+        )
+        prefixes = Prefixes(source, own, answer)
+        self.costs, self.tokens = (target.costs, source.costs), 0
+        if streamer is not None:
+            streamer.put(target.prompt.cpu())
+        while self.tokens < max_new_tokens:
+            token = self._next(target, prefixes, temperature)
+            self.tokens += 1
+            if streamer is not None:
+                streamer.put(torch.tensor([token]))
+            if token in answer.ends:
+                break
+            prefixes.take(token)
+            if any(text.encode() in answer.text for text in stop):
+                break
+            if self.tokens < max_new_tokens:
+                target.read([answer.ids])
+        if streamer is not None:
+            streamer.end()
+        return answer.text.decode(errors="replace")
+
+    def _templates(self, chat: bool) -> list[str | None]:
+        """The chat templates of target and source."""
+        if not chat:
+            return [None, None]
+        source = self.tuned.tokenizer.chat_template
+        target = self.target.tokenizer.chat_template or source
+        if source is None:
+            raise InputError(
+                f"{self.tuned.name} has no chat template; write the prompt as the model knows it, without --chat."
+            )
+        return [target, source]
+
+    def _begun(self, n: int, prompt: str, max_new_tokens: int, template: str | None) -> tuple[Tree, Answer]:
+        """The networks of the target (0) or the source (1) after their prompt, and the empty answer."""
+        networks = ([self.target], [self.tuned, self.pretrained])[n]
+        ids, text = prompts.encode(networks[0], prompt, max_new_tokens, template)
+        answer = Answer(self._texts[n], text, prompts.ends(networks[0], template))
+        if text[-1].isspace() and not answer.cuts([b"a"])[0]:
+            raise InputError(
+                f"the prompt ends with a space, which {networks[0].name} takes into the answer's first token; end the "
+                "prompt before it."
+            )
+        heads = (_alone, _reward if self.method == "prt" else _finetuned)
+        return Tree(networks, heads[n], ids, self._texts[n].size), answer
+
+    def _next(self, target: Tree, prefixes: Prefixes, temperature: float) -> int:
+        answer = prefixes.other
+        logs = target.logs(answer.ids)[0]
+        candidates = self._candidates(logs, prefixes)
+        gains = prefixes.gains(candidates)
+        if more := sorted(prefixes.otherwise.difference(candidates)):
+            candidates, gains = candidates + more, torch.cat([gains, prefixes.gains(more)])
+        if bool(gains.isneginf().all()):  # the answer so far is not how its tokenizer would write it
+            answer.forgive()
+            gains = prefixes.gains(candidates)
+        if bool(gains.isneginf().all()):  # nor can the source say anything that the target can
+            return min(answer.ends)
+        total = logs[candidates].double() + self.strength * gains
+        if temperature == 0:
+            return candidates[int(total.argmax())]
+        scores = total / temperature
+        if not bool(scores.amax().isfinite()):
+            raise InputError(
+                f"at strength {self.strength:g} and temperature {temperature:g} the next token's scores are no numbers; "
+                "take values nearer to 1."
+            )
+        return candidates[int(torch.multinomial(scores.softmax(0), 1))]
+
+    def _candidates(self, logs: Tensor, prefixes: Prefixes) -> list[int]:
+        best = logs.topk(min(MOST, len(logs)))
+        before = best.values.exp().cumsum(0) - best.values.exp()
+        count = max(int((before < MASS).sum()), FEWEST)
+        answer = prefixes.other
+        found = {i for i in best.indices[:count].tolist() if answer.texts.bytes[i]} | answer.ends
+        return sorted(found | prefixes.suggested(SUGGESTED))
+
+
+def _alone(logits: list[Tensor]) -> Tensor:
+    return combine.log_probs(logits[0])[None]
+
+
+def _reward(logits: list[Tensor]) -> Tensor:
+    """The tuned and the pretrained source, from a reward and the pretrained source."""
+    reward, pretrained = logits
+    return torch.stack([combine.prt(pretrained, reward), combine.log_probs(pretrained)])
+
+
+def _finetuned(logits: list[Tensor]) -> Tensor:
+    return torch.stack([combine.log_probs(each) for each in logits])
