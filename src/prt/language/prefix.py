@@ -30,7 +30,9 @@ from prt.language.tree import Path, Tree
 # neither finds likely gains nothing, as the ratio is noise. Not for one token of the source's own, which is PRT.
 FLOOR = 1e-3
 LEAST = 1e-4  # share of P(t) below which a way to go on from t is not followed
-MERGING = 1e-3  # probability below which a next token is not looked at for what it does to the target's cut
+# For what it does to the target's cut, a next token is looked at if it is as probable as this, under either head, and
+# among so many likeliest.
+MERGING, NEXT = 1e-3, 32
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Prefixes:
         other: the answer in the target's.
         floor: see ``FLOOR``.
         least: see ``LEAST``; 0: every way is followed.
-        merging: see ``MERGING``; 0: every next token is looked at.
+        merging: see ``MERGING``.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Prefixes:
     def suggested(self, top: int) -> set[int]:
         """The target's next tokens in what the tuned source would most probably go on with."""
         texts = [text for _, text in sorted(self.now.onwards, reverse=True)[:top]]
-        if self.own.text == self.other.text:
+        if self.own.text == self.other.text and self.tree.knows(self.own.ids):
             said = self.own.texts.bytes
             best = self.tree.logs(self.own.ids)[0].topk(min(top, self.tree.size)).indices.tolist()
             texts += [self.own.text + said[i] for i in best if said[i]]
@@ -173,7 +175,8 @@ class Prefixes:
     def _stays(self, text: bytes, ids: Path, path: Path) -> tuple[Tensor, bool]:
         """log P that the target's cut of a text stays whatever follows, (2,), and whether it always does."""
         logs, said = self.tree.logs(path), self.own.texts.bytes
-        likely = (logs > self._merging).any(0).nonzero()[:, 0].tolist()
+        best = logs.amax(0).topk(min(NEXT, logs.shape[1]))
+        likely = best.indices[best.values > self._merging].tolist()
         texts = {i: text + piece for i in likely if (piece := said[i])}
         right = _begins(self.own, [(whole, (*path, i)) for i, whole in texts.items()])
         nexts = [(i, whole) for (i, whole), fits in zip(texts.items(), right, strict=True) if fits]

@@ -48,7 +48,7 @@ class Texts:
         ordered = sorted((said, i) for i, said in enumerate(self.bytes) if said)
         self._keys, self._ids = [said for said, _ in ordered], torch.tensor([i for _, i in ordered])
         self.longest = max(map(len, self._keys))
-        unknown = getattr(tokenizer, "unk_token_id", None)
+        unknown = self._backend.token_to_id(getattr(self._backend.model, "unk_token", None) or "")
         known = "".join(c for c in PROBE if (ids := self._encoded(c)) and unknown not in ids)
         if not self.keeps(known):
             raise self._refusal("it does not keep a text as it is written")
