@@ -145,7 +145,8 @@ class Rewarded:
                 f"neither {self.reward.name} nor {self.target.name} has a chat template; write the prompt as the "
                 "model knows it, without --chat."
             )
-        return prompts.encode(self.composed, prompt, max_new_tokens, template)[0]
+        named = replace(self.composed, name=self.reward.name)  # whose template it is
+        return prompts.encode(named, prompt, max_new_tokens, template)[0]
 
     def generate(
         self,

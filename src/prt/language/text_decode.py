@@ -136,8 +136,8 @@ class TextRewarded:
         scores = total / temperature
         if not bool(scores.amax().isfinite()):
             raise InputError(
-                f"at strength {self.strength:g} and temperature {temperature:g} the next token's scores are no numbers; "
-                "take values nearer to 1."
+                f"at strength {self.strength:g} and temperature {temperature:g} the next token's scores are no "
+                "numbers; take values nearer to 1."
             )
         return candidates[int(torch.multinomial(scores.softmax(0), 1))]
 
