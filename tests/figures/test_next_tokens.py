@@ -111,12 +111,14 @@ def test_long_text_is_wrapped_and_nothing_is_lost() -> None:
 
 
 def test_next_tokens_of_strange_texts(tmp_path: Path) -> None:
-    """A long prompt, letters that no font has, a position at the very start; and content of another form."""
+    """A long prompt, letters that no font has, control characters, a position at the very start; another form."""
     top = [["\U0001f986", 0.5], ["$x_1$", 0.25]]
     first = {"index": 0, "before": "", "chosen": "鴨", "without": top, "with": top}
     content = next_content() | {"prompt": "A duck. " * 400, "answer": "鴨 is $x_1$ \U0001f986", "positions": [first]}
     inside(next_tokens.figure(content))
     next_tokens.draw(content, tmp_path / "strange")
+    written = next_tokens.figure(content | {"answer": "鴨\x1c\x1c\x08 end"}).axes[0].texts
+    assert "□□□□" in [text.get_text() for text in written]  # each has its place, as the highlights count on
     with pytest.raises(InputError, match=r"positions.0.with is wrong"):
         next_tokens.draw(content | {"positions": [first | {"with": []}]}, tmp_path / "x")
     with pytest.raises(InputError, match=r"the top level is wrong.*'answer' is a required"):

@@ -17,7 +17,9 @@ from prt.figures.style import INK, plain_style, save
 from prt.methods import METHODS
 
 SIDES = {"without": ("pretrained", "without the reward"), "with": ("prt", "with the reward")}
-VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
+MISSING = "□"  # what no font draws: control characters, and letters that this one lacks
+CONTROL = {code: MISSING for code in (*range(32), *range(127, 160)) if code not in b"\n\t"}
+VISIBLE = CONTROL | str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 END = "⊣"
 GREY = "#777777"
 HIGHLIGHT = "#FFE08A"
@@ -107,6 +109,7 @@ def figure(content: dict[str, Any]) -> Figure:
     spans = places(text, len(prompt), positions)
     if spans[-1][0] >= len(text):
         text += END  # the token that ends the answer has no text of its own
+    text = text.translate(CONTROL)
     pieces = wrapped(text, LETTERS)
     bottom, middles = 0.3, []
     for piece in pieces:
@@ -244,4 +247,4 @@ def _short(token: str) -> str:
 def _drawable(text: str) -> str:
     """A box for each letter that the font lacks; matplotlib would draw one, too, and warn."""
     font = ft2font.FT2Font(font_manager.findfont("DejaVu Sans Mono"))
-    return "".join(letter if font.get_char_index(ord(letter)) else "□" for letter in text)
+    return "".join(letter if font.get_char_index(ord(letter)) else MISSING for letter in text)
