@@ -15,7 +15,7 @@ MARK = {"top1": "o", "mean_per_class_recall": "s"}
 METRIC = {"top1": "top-1", "mean_per_class_recall": "mean per-class recall"}
 SHADE = {
     "agrees": (METHODS["ft"].colour, "within the tolerance"),
-    "differs": ("#D55E00", "beyond it"),
+    "differs": ("#D55E00", "beyond the tolerance"),
     "not judged": (METHODS["pretrained"].colour, "other protocol, not judged"),
 }
 

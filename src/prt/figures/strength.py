@@ -14,7 +14,8 @@ from prt.methods import METHODS
 from prt.select import headline
 
 LINE: dict[str, LineStyleType] = {"prt": "-", "eft": "--"}
-MARKERS = "osD^vP*X<>"
+MARKERS = "osD^vP*X<>ph8d"
+BANDS = 3  # targets of a panel: the bands of more of them would hide each other
 
 
 def draw(summary: pd.DataFrame, stem: Path) -> None:
@@ -55,7 +56,8 @@ def figure(rows: pd.DataFrame) -> Figure:
         here = within(rows, source, condition).sort_values("strength")
         for (method, target), line in here.groupby(["method", "target"]):
             x, colour = line["strength"], METHODS[method].colour
-            axis.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.1, linewidth=0)
+            if here["target"].nunique() <= BANDS:
+                axis.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.1, linewidth=0)
             axis.plot(x, 100 * line["value"], LINE[method], color=colour, marker=marker[target])
     handles = [
         Line2D([], [], color=METHODS[m].colour, linestyle=line, label=METHODS[m].label) for m, line in LINE.items()

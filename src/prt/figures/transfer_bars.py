@@ -145,7 +145,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, targets: list[str]) -> None:
         if method != "poe":
             axis.bar(x, percent, WIDTH, color=METHODS[method].colour)
         else:
-            axis.plot(x, percent, "D", color=METHODS[method].colour, markersize=2.6, zorder=3)
+            axis.plot(x, percent, "D", color=METHODS[method].colour, markersize=2.6, zorder=3, clip_on=False)
         axis.errorbar(x, percent, interval(of), fmt="none", ecolor=INK, elinewidth=0.6)
         if "paper" in of:
             read = axis.hlines(of["paper"], x - 0.42 * WIDTH, x + 0.42 * WIDTH, color=READ, linewidth=1.2, zorder=4)
