@@ -148,6 +148,7 @@ def test_a_benchmark_of_an_imported_pair(prt: Prt, places: dict[str, Path], tmp_
     """The log-likelihood of every answer is that of EFT's equation; the result says what was measured."""
     import_model(str(places["lora"]), str(places["base"]), tmp_path / "made", method="ft", downloads=tmp_path)
     data, out = lines(tmp_path / "data", ARC), tmp_path / "out"
+    (tmp_path / "data.json").write_text("the user's own")
     given = ["evaluate", "arc_easy", "--reward", tmp_path / "made", "--target", places["target"], "--out", out]
     given += ["--method", "eft", "--strength", 0.5, "--device", "cpu"]
     code, said, complaint = prt(*given, "--set", f"data={data}", "--set", "batch=2")
@@ -167,6 +168,9 @@ def test_a_benchmark_of_an_imported_pair(prt: Prt, places: dict[str, Path], tmp_
     for line, complaint in {
         ("--set", "data"): "--set takes KEY=VALUE",
         ("--set", "batch=[2"): "--set takes KEY=VALUE",
+        ("--set", "shots=2024-99-99"): "--set takes KEY=VALUE",
+        ("--set", "generation={a: .nan}"): "the setting 'generation' of the benchmark arc_easy is wrong (ValueError: ",
+        ("--out", data / "test.jsonl" / "no"): "test.jsonl is a file; remove it or choose another folder",
         ("--set", "shot=5"): "unknown setting of the benchmark arc_easy, 'shot'",
         ("--method", "prt"): "use it with method eft or poe",
         ("--base", places["target"]): "has other weights; name that model",
@@ -176,6 +180,7 @@ def test_a_benchmark_of_an_imported_pair(prt: Prt, places: dict[str, Path], tmp_
         assert code == 1
         assert complaint in said.splitlines()[-1]
     assert not (tmp_path / "no").exists()
+    assert (tmp_path / "data.json").read_text() == "the user's own"
 
 
 def test_what_is_really_a_reward_is_one(places: dict[str, Path], tmp_path: Path) -> None:

@@ -87,19 +87,15 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Measure a target on benchmarks: alone, with a reward on it, with EFT, …"""
     allow_network(False)
     plan, _ = _asked(config, "evaluate", job)
-    from prt.language.evaluate import evaluate
+    from prt.language.evaluate import evaluate, ready
     from prt.language.parts import Models
-    from prt.language.tasks import allow, runs_answers
     from prt.plan.jobs import within
-    from prt.sandbox import programs
 
     begin()
     unsafe = plan.config.unsafe_code
     cells = [cell for cell in plan.cells() if within(plan.cell_path(cell), job)]
     for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
-        allow(benchmark, plan.benchmark_settings(benchmark), unsafe)
-        if runs_answers(benchmark, plan.benchmark_settings(benchmark)):
-            programs.run("")
+        ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
     models = Models(plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template)
     for cell in cells:
         out, settings = Path(plan.top, "evaluated", plan.cell_path(cell)), plan.benchmark_settings(cell.dataset)

@@ -162,25 +162,26 @@ def evaluate(
     """Measure a language model with a reward put on it; the settings are those of config/README.md."""
     from prt.cell import Cell
     from prt.language import tasks
-    from prt.language.evaluate import evaluate
+    from prt.language.evaluate import evaluate, ready
     from prt.language.parts import Models
-    from prt.language.reward import read_manifest
+    from prt.language.reward import check_writable, read_manifest
     from prt.methods import PRETRAINED, SOURCE_PRETRAINED
     from prt.reward import check_method
 
     begin()
     own = _settings(settings)
-    tasks.allow(benchmark, own, unsafe_code)
+    ready(benchmark, own, unsafe_code)
     manifest = read_manifest(reward)
     check_method(reward, manifest, method)
+    check_writable(out)
+    if not own.get("data") and (place := tasks.folder(benchmark, own, downloads)):
+        tasks.fetch(benchmark, own, downloads, place.with_name(f"{place.name}.json"))
+        own |= {"data": str(place)}
     facts = {name: manifest[name] for name in ("alpha", "seed")} | {"lora": manifest["lora"] is not None}
     source = manifest["base"]["name"]
     cell = Cell(dataset=benchmark, source=source, target=target, method=method, strength=strength, **facts)
     places = {PRETRAINED: target, SOURCE_PRETRAINED: base or manifest["base"]["spec"]}
     model = Models(lambda _, network: places.get(network, str(reward)), dtype_of(precision), device_of(device)).of(cell)
-    if place := tasks.folder(benchmark, own, downloads):
-        tasks.fetch(benchmark, own, downloads, place.with_name(f"{place.name}.json"))
-        own |= {"data": str(place)}
     result = evaluate(model, benchmark, own, cell=cell, out=out, unsafe_code=unsafe_code)
     for metric, value in result["metrics"].items():
         print(f"{metric} {value:.4f}")
@@ -195,7 +196,7 @@ def _settings(given: list[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         try:
             found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (ValueError, RecursionError, yaml.YAMLError):  # also of dates
             equals = ""
         if not equals:
             raise InputError(

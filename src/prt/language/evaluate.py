@@ -19,11 +19,23 @@ from prt.hub import origin
 from prt.language.harness import SEED, load, quiet, seed
 from prt.language.harness_model import HarnessModel
 from prt.language.models import Causal
-from prt.language.tasks import allow
+from prt.language.tasks import allow, runs_answers
 from prt.language.tasks import settings as all_settings
+from prt.sandbox import programs
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
 PACKAGES = ("portable-reward-tuning", "lm_eval", "datasets", "torch", "transformers")
+
+
+def ready(benchmark: str, settings: dict[str, Any], unsafe_code: bool) -> None:
+    """Refuse what :func:`evaluate` would refuse whatever the model, before a large one is loaded.
+
+    Raises:
+        InputError: for an unknown benchmark or setting, and code without leave to run it, or without a sandbox.
+    """
+    allow(benchmark, settings, unsafe_code)
+    if runs_answers(benchmark, settings):
+        programs.run("")
 
 
 def evaluate(

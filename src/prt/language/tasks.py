@@ -3,6 +3,7 @@
 This module needs no lm-eval, so that asking for a name or a folder costs nothing.
 """
 
+import json
 from functools import cache
 from os.path import isfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from jsonschema.validators import extend
 
 from prt import hub
 from prt.atomic import remove, write_json
-from prt.errors import InputError, known
+from prt.errors import InputError, first_line, known
 from prt.language import task_files
 
 CATALOGUE = Path(__file__).with_name("tasks.yaml")
@@ -70,12 +71,19 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
         every one of these, and the catalogue's facts.
 
     Raises:
-        InputError: if a name is unknown, or the task file does not exist.
+        InputError: if a name is unknown, a value is of the wrong type, or the task file does not exist.
     """
     for key, value in own.items():
         known(key, TYPES, f"setting of the benchmark {benchmark},")
         for wrong in Strict(TYPES[key]).iter_errors(value):
             raise InputError(f"the setting '{key}' of the benchmark {benchmark} is wrong: {wrong.message}.")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:  # dates; NaN and infinity; what holds itself
+            raise InputError(
+                f"the setting '{key}' of the benchmark {benchmark} is wrong ({first_line(error)}); give texts and "
+                "finite numbers."
+            ) from None
     task = own.get("task", benchmark)
     if not is_file(task):
         known(task, catalogue(), "benchmark")
