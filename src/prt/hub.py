@@ -163,14 +163,17 @@ def refuse_code(spec: str) -> None:
         spec: a folder, or a name on the hub.
 
     Raises:
-        InputError: naming the file and its key.
+        InputError: naming the file, and its key if it is not damaged.
     """
     from transformers.utils.hub import cached_file
 
     for name in ("config.json", "tokenizer_config.json"):
         path = cached_file(spec, name, _raise_exceptions_for_missing_entries=False)
-        described = json.loads(Path(path).read_text(encoding="utf-8")) if path else None
-        for key in _options(described):
+        try:
+            keys = list(_options(json.loads(Path(path).read_text(encoding="utf-8")))) if path else []
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is no JSON ({first_line(error)}); fetch or make it again.") from error
+        for key in keys:
             raise InputError(
                 f"{path} asks for code of its own by '{key}', and none is run here; take a model that transformers "
                 "has itself, and if it is one, take the key out."

@@ -157,6 +157,8 @@ def test_includes(tmp_path: Path) -> None:
         asked(str(file))
     for text, said in (
         ("task: [", r"^the task file .*sums.yaml is no YAML \(.*line 1"),
+        ("task: x\nwhen: 2024-99-99", r"^the task file .*sums.yaml is no YAML \(month must be"),
+        ("task: x\nall: &all [*all]", r"^the task file .*sums.yaml is no YAML \(maximum recursion"),
         ("- task", r"^the task file .*sums.yaml is no YAML with keys"),
         ("name: sums", r"^.*sums.yaml is no task file of lm-eval: it has no key 'task' or 'group'"),
         ("task: 3", r"^the task file .*sums.yaml has no name in 'task'"),

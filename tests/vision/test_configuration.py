@@ -44,6 +44,10 @@ def test_a_tokenizer_s_own_code(folder: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps({"auto_map": {"AutoTokenizer": ["marking.Marking", "marking.Marking"]}}))
     with pytest.raises(InputError, match=r"tokenizer_config.json asks for code of its own by 'auto_map'"):
         load_backbone(f"local-dir:{folder}")
+    for text in ("{", "[" * 10**5):
+        file.write_text(text)
+        with pytest.raises(InputError, match=r"tokenizer_config.json is no JSON \("):
+            load_backbone(f"local-dir:{folder}")
     for kwargs in ({"trust_remote_code": True}, {"clean": "lower", "tokenizer_file": "/etc/passwd"}):
         edit(folder, "text_cfg", tokenizer_kwargs=kwargs)
         option = list(kwargs)[-1]

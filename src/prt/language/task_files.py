@@ -99,7 +99,8 @@ def _load(file: Path, by: Path | None) -> dict[str, Any]:
         )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        list(_values(content))  # without end in a file that holds itself
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also of dates and long numbers
         problem = " ".join(str(error).split())
         raise InputError(f"the task file {file} is no YAML ({problem}); correct it.") from error
     if not isinstance(content, dict):
