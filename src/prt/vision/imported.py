@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prt import hub, reward
-from prt.atomic import making
+from prt.atomic import check_finite, making
 from prt.errors import InputError, first_line, known
 from prt.vision.backbones import WEIGHTS, Backbone, load_backbone
 from prt.vision.clip import open_clip
@@ -89,6 +89,7 @@ def _tuned(place: Path, base: Backbone) -> Backbone:
                 f"the weights of {place} do not fit {base.spec} ({first_line(error)}); name a checkpoint of open_clip, "
                 "and the backbone that it was tuned from with --base."
             ) from error
+        check_finite(clip.state_dict(), f"the weights of {place}")
         found = Backbone(str(place), clip, base.tokenizer, base.model_cfg, base.preprocess_cfg)
     elif (place / "adapter_config.json").is_file():
         raise InputError(
