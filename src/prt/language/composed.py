@@ -6,7 +6,6 @@ softmax that follows takes it out again. So none of them is computed.
 """
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
+from prt.combine import check_strength
 from prt.errors import InputError
 from prt.language.fit import fitted, refuse_unread, rows_of
 from prt.language.models import Causal
@@ -305,7 +305,6 @@ def compose(target: Causal, parts: Sequence[tuple[Causal, float]], method: str) 
             is not finite.
     """
     for _, weight in parts:
-        if not math.isfinite(weight):
-            raise InputError(f"the strength is {weight}, but must be a finite number; the paper's is 1.")
+        check_strength(weight)
     added = ", ".join(f"{weight:+g} {part.name}" for part, weight in parts)
     return Causal(f"{target.name} ({method}: {added})", Composed(target, parts), target.tokenizer)

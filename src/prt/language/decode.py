@@ -56,6 +56,7 @@ class Reward:
                 reward was tuned from is missing or another, the method is neither prt nor eft, or tokens cannot be
                 turned into bytes.
         """
+        combine.check_strength(strength)  # before a large target is loaded
         model = self.causal.model
         on = load(target, model.dtype, model.device, name)
         try:
@@ -119,7 +120,6 @@ class Rewarded:
         method: str = "prt",
         pretrained: Causal | None = None,
     ) -> None:
-        combine.check_strength(strength)
         self.target, self.reward, self.strength = target, reward, strength
         source = pretrained or reward  # a method that subtracts it has it
         self.added = [(s, source if network == SOURCE_PRETRAINED else reward) for s, network in METHODS[method].added]

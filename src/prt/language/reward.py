@@ -142,10 +142,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str | None = None) -> Causal:
     """Load a reward network or a fine-tuned model for inference; an adapter is merged into its base.
 
+    Nothing is read but the files that the manifest names with their hashes.
+
     Args:
         base: the model that an adapter was tuned on, a folder or a name on the hub; default: where the manifest says.
-
-    Nothing is read but the files that the manifest names with their hashes.
 
     Raises:
         InputError: if the folder is no whole tuned language model, a file in it was changed, its tokenizer is not the
