@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.pipeline import ROOT
 
-from prt.doctor import Finding, _tried, trials, versions
+from prt.doctor import trials
+from prt.doctor.check_up import Finding, _tried, versions
 from prt.errors import InputError
 
 Prt = Callable[..., tuple[int, str, str]]
@@ -17,7 +18,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has 
 
 @no_gpu
 def test_without_a_gpu(prt: Prt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A line for each thing; the demo needs nothing that is not here, and an experiment on GPUs does."""
+    """A line for each thing; the demo needs nothing that is not here, and a job of an experiment on GPUs does."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("PATH", str(tmp_path))  # no SLURM
@@ -36,6 +37,9 @@ def test_without_a_gpu(prt: Prt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "a static cache works on the CPU" in lines["decoding"]
 
     monkeypatch.setattr(trials, "two_processes", trials.streams)  # which cost time, and were tried above
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho gpu 1 gpu:a100:2\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
     code, said, complaint = prt("doctor", "--configfile", ROOT / "config" / "paper.yaml")
     assert code == 1
     lacking = "CUDA, bf16, two processes, streams, decoding, hub"
@@ -43,6 +47,7 @@ def test_without_a_gpu(prt: Prt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         f"prt: error: this machine lacks what the experiment needs ({lacking}); see the lines above.\n"
     )
     assert re.search(r"^hub +missing +the .* is to be fetched, but the hub is out of reach \(ConnectError", said, re.M)
+    assert "gpu 1 gpu:a100:2" in said
 
 
 def test_what_goes_wrong_is_a_line() -> None:
@@ -56,7 +61,9 @@ def test_what_goes_wrong_is_a_line() -> None:
 
 def test_packages_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert versions().startswith("Python 3.")
-    monkeypatch.setattr("prt.doctor.requires", lambda _: ["torch==1.0", "nothing-such>=2", "pytest<1; extra == 'test'"])
+    monkeypatch.setattr(
+        "prt.doctor.check_up.requires", lambda _: ["torch==1.0", "nothing-such>=2", "pytest<1; extra == 'test'"]
+    )
     with pytest.raises(InputError, match=r"^torch 2\S+ \(not ==1.0\), nothing-such none \(not >=2\); install again"):
         versions()
 

@@ -52,7 +52,7 @@ def doctor(
 
     plan = Plan.read(configfile) if configfile else None
     allow_network(True)
-    from prt.doctor import check_up
+    from prt.doctor.check_up import check_up
 
     begin()
     lacking = []

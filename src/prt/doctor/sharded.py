@@ -1,10 +1,11 @@
-"""One of the two processes over which FSDP is tried; a module of its own, so that it imports torch alone."""
+"""One of the two processes over which FSDP is tried; a module of its own, so that they import torch alone."""
 
 import copy
 from datetime import timedelta
 from typing import Any
 
 import torch
+import torch._dynamo  # FSDP imports it when it is used: here once for both
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 

@@ -67,7 +67,8 @@ def two_processes() -> str:
     """
     gpus = torch.cuda.device_count() >= 2
     with tempfile.TemporaryDirectory() as folder:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([gradients.__module__])  # imported once, by what both are copies of
         where = (f"file://{folder}/store", "nccl" if gpus else "gloo")
         both = [context.Process(target=gradients, args=(rank, *where, PATIENCE)) for rank in range(2)]
         for process in both:
