@@ -87,9 +87,7 @@ def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
     kind = draw(st.sampled_from(["cut", "flip", "insert", "remove", "other"]))
     at = draw(st.integers(0, max(0, len(whole) - 1)))
     if kind == "other":
-        return draw(
-            st.sampled_from([b"", b"\0", b"\xff\xfe", b"{}", b"[]", b"[" * 10**5, b"9" * 5000, b"a,b\n1\n", whole * 2])
-        )
+        return draw(st.sampled_from([*OTHERS, whole * 2]))
     if kind == "cut":
         return whole[:at]
     piece = draw(st.binary(min_size=1, max_size=4) | st.sampled_from([b",", b'"', b"\n", b"-", b"e9", b"\xe4", b"NaN"]))
@@ -228,11 +226,11 @@ def test_damaged_bytes(name: str, cases: Cases, data: st.DataObject) -> None:
     accepted(read)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".json", ".yaml"))])
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
 @given(st.data())
 def test_damaged_trees(name: str, cases: Cases, data: st.DataObject) -> None:
     path, whole, read = cases[name]
-    path.write_text(json.dumps(data.draw(damaged(yaml.safe_load(whole)))))  # a part of YAML, but for NaN
+    path.write_text(json.dumps(data.draw(damaged(json.loads(whole)))))
     accepted(read)
 
 

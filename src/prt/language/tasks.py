@@ -78,7 +78,8 @@ def settings(benchmark: str, own: dict[str, Any]) -> dict[str, Any]:
         for wrong in Strict(TYPES[key]).iter_errors(value):
             raise InputError(f"the setting '{key}' of the benchmark {benchmark} is wrong: {wrong.message}.")
         try:
-            json.dumps(value, allow_nan=False)
+            if key == "generation":  # the one with values of any kind
+                json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:  # dates; NaN and infinity; what holds itself
             raise InputError(
                 f"the setting '{key}' of the benchmark {benchmark} is wrong ({first_line(error)}); give texts and "
