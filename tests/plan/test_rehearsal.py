@@ -7,10 +7,12 @@ import pytest
 import yaml
 from helpers.pipeline import ROOT
 
+from prt.errors import InputError
 from prt.plan import Plan
 from prt.plan.ahead import repositories, to_fetch
+from prt.plan.budget import MEASURING, Budget
 from prt.plan.jobs import Job
-from prt.plan.sizes import result
+from prt.plan.sizes import Range, result
 
 PAPER, REHEARSAL = ROOT / "config" / "paper.yaml", ROOT / "config" / "rehearsal.yaml"
 
@@ -100,6 +102,11 @@ def test_batches_can_be_made_on_all_gpus(paper: Plan, rehearsal: Plan) -> None:
             recipe = plan.language.recipe(run)
             at_once = recipe.per_device_batch * gpus[plan.language.path(run)]
             assert recipe.batch % at_once == 0 and recipe.batch // at_once > 1
+    small = yaml.safe_load(PAPER.read_text())
+    small["language"]["recipe"] |= {"batch": 4, "per_device_batch": 4}
+    with pytest.raises(InputError, match="which cannot be made of 'per_device_batch' 4 on 8 GPUs"):
+        Plan.of(small)
+    assert Plan.of(small | {"device": "cpu"}).language  # one process
 
 
 def test_nothing_is_downloaded(rehearsal: Plan, paper: Plan) -> None:
@@ -107,6 +114,11 @@ def test_nothing_is_downloaded(rehearsal: Plan, paper: Plan) -> None:
     jobs = rehearsal.needed([])
     assert not repositories(rehearsal, jobs) and not to_fetch(rehearsal, jobs)
     assert sum(result(rehearsal, job) for job in jobs) == 0.0 < sum(result(paper, job) for job in paper.needed([]))
+    budget, measured = Budget(rehearsal), MEASURING.keys()
+    assert {budget.seconds[job] for job in jobs if job.rule not in measured} == {
+        Range(60, 60).over(budget.rates.starting)
+    }
+    assert {budget.gpu_memory(job) + budget.checkpoint(job) for job in jobs} == {0.0}
 
 
 def test_a_whole_experiment_on_a_cpu(rehearsal: Plan, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Plan:
     """An experiment: its halves, its items, and all jobs.
 
     Raises:
-        InputError: for names that are taken.
+        InputError: for names that are taken, and a batch that a job's GPUs cannot share out.
     """
 
     def __init__(self, config: Config) -> None:
@@ -64,6 +64,9 @@ class Plan:
                 self.jobs.add(replace(job, gpus=0) if config.device == "cpu" else job for job in half.jobs())
         self.jobs.add(self._drawing(few))
         self._refuse_taken_names()
+        if self.language is not None:
+            for run in self.language.runs():
+                self.language.recipe(run).passes(max(1, self.jobs.makers[self.language.made(run)].gpus))
 
     @classmethod
     def read(cls, paths: list[Path]) -> "Plan":

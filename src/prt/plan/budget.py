@@ -1,5 +1,7 @@
 """What an experiment will cost, reckoned from FLOPs, bytes and stated rates: GPU hours, wall time, memory, disk.
 
+Of networks that are made here, miniatures and stand-ins, only the start of a job is reckoned: they are small.
+
 Every number is a range. Work is counted as usual: 2 FLOPs a parameter and token forward, twice that backward, and once
 more forward where activations are made again (gradient checkpointing). A step of decoding reads every weight once.
 """
@@ -87,7 +89,7 @@ class Budget:
 
     def _billions(self, model: str) -> float:
         assert self.plan.language is not None
-        return self.plan.language.config.models[model].parameters or 0.0
+        return 0.0 if self.plan.config.stand_ins else self.plan.language.config.models[model].parameters or 0.0
 
     def _language(self) -> Iterator[tuple[str, Work]]:
         language = self.plan.language
@@ -150,7 +152,7 @@ class Budget:
     def gpu_memory(self, job: Job) -> float:
         """GB on each GPU of a job with language models: weights, gradients, moments; activations come on top."""
         language = self.plan.language
-        if language is None or not job.gpus:
+        if language is None or not job.gpus or self.plan.config.stand_ins:
             return 0.0
         if job.rule == "tune_language":
             return 20 * job.billions / job.gpus
@@ -158,7 +160,9 @@ class Budget:
 
     def checkpoint(self, job: Job) -> float:
         """GB of a checkpoint of language tuning, in fp32: weights, two moments and, under FSDP, the frozen network."""
-        return (16 if job.gpus > 1 else 12) * job.billions if job.rule == "tune_language" else 0.0
+        if job.rule != "tune_language" or self.plan.config.stand_ins:
+            return 0.0
+        return (16 if job.gpus > 1 else 12) * job.billions
 
 
 def measured(plan: Plan, job: Job) -> float | None:

@@ -18,7 +18,8 @@ def budgeted(plan: Plan, names: list[str], gpus: int, cores: int) -> str:
     jobs, budget = plan.needed(names), Budget(plan)
     lines = [
         f"experiment {plan.config.experiment}: {', '.join(names) or 'everything'}, first attempts only",
-        "Estimates, from the worst to the best rates of the configuration's `throughput`.",
+        "Estimates, from the worst to the best rates of the configuration's `throughput`;",
+        "of miniatures and stand-ins only the start of each job.",
         "",
         f"{'':20}{'jobs':>6}{'GPUs':>6}  {'GPU hours':18}{'core hours':18}measured (jobs, their plan)",
     ]

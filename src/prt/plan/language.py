@@ -283,8 +283,6 @@ class LanguagePlan:
             billions = self.config.models[model].parameters or 0.0
             # Weights, gradients and two moments in float32 take 16 bytes a parameter, of a GPU's 80 GB.
             gpus = 0 if self.is_miniature(model) else 1 if billions < 2 else 8
-            for run in of:
-                self.recipe(run).passes(max(1, gpus))  # refuses a batch that cannot be shared out
             yield Job("tune_language", name, needs, (f"{self.top}/tuned/{name}",), about, gpus, billions)
 
     def cell_path(self, cell: Cell) -> str:
