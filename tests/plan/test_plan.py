@@ -133,14 +133,29 @@ def test_sizes_of_jobs(paper: Plan, demo: Plan) -> None:
     assert Rules(demo).names("fetch_model") == NONE
 
 
+def test_a_backbone_of_one_s_own_is_not_fetched(tmp_path: Path) -> None:
+    """Whichever of its names a folder is called by."""
+    (tmp_path / "open_clip_config.json").touch()
+    content = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    for spec in (str(tmp_path), f"local-dir:{tmp_path}"):
+        content["vision"]["backbones"]["rn12-rich"] = {"spec": spec}
+        vision = Plan.of(content).vision
+        assert vision is not None
+        assert vision.fetched("rn12-rich") is None
+        assert vision.weights("rn12-rich") == [str(tmp_path)]
+
+
 def test_a_whole_experiment_on_a_cpu(paper: Plan) -> None:
     """``device: cpu``: the same jobs, none of which asks for a GPU, in fp32, with room for what a GPU would hold."""
-    cpu = plan("paper", device="cpu")
+    content = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text()) | {"device": "cpu"}
+    content["language"]["lora"]["recipe"] = {"precision": "bf16"}  # whatever was asked for
+    cpu = Plan.of(content)
     assert cpu.jobs.by_name.keys() == paper.jobs.by_name.keys()
     assert {(job.gpus, job.cores, job.device) for job in cpu.jobs.by_name.values()} == {(0, 1, "cpu")}
     assert cpu.vision is not None and cpu.language is not None
     assert (cpu.vision.precision, cpu.language.precision) == ("fp32", "fp32")
     assert {cpu.language.recipe(run).precision for run in cpu.language.runs()} == {"fp32"}
+    assert {cpu.vision.recipe(run).precision for run in cpu.vision.runs("flowers")} == {"fp32"}
 
     class Of:
         job = "llama-2-7b/prt_0/0"

@@ -1,6 +1,5 @@
-"""The rehearsal is the paper's experiment in all but size; one word puts an experiment on a CPU."""
+"""The rehearsal is the paper's experiment in all but size."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,15 +118,3 @@ def test_nothing_is_downloaded(rehearsal: Plan, paper: Plan) -> None:
         Range(60, 60).over(budget.rates.starting)
     }
     assert {budget.gpu_memory(job) + budget.checkpoint(job) for job in jobs} == {0.0}
-
-
-def test_a_whole_experiment_on_a_cpu(rehearsal: Plan, tmp_path: Path) -> None:
-    """``device: cpu``: no job asks for a GPU, whatever was asked for is computed in fp32, and all else is the same."""
-    (tmp_path / "cpu.yaml").write_text("device: cpu\nlanguage: {lora: {recipe: {precision: bf16}}}\n")
-    plan = Plan.read([PAPER, REHEARSAL, tmp_path / "cpu.yaml"])
-    assert plan.jobs.by_name.keys() == rehearsal.jobs.by_name.keys()
-    assert {(job.gpus, job.cores, job.device) for job in plan.jobs.by_name.values()} == {(0, 1, "cpu")}
-    assert plan.vision and plan.language and rehearsal.vision
-    assert plan.vision.precision == plan.language.precision == "fp32" != rehearsal.vision.precision
-    assert {plan.language.recipe(run).precision for run in plan.language.runs()} == {"fp32"}
-    assert {plan.vision.recipe(run).precision for run in plan.vision.runs("flowers")} == {"fp32"}

@@ -20,7 +20,7 @@ from prt.miniature.pretrain import ARCHITECTURES
 from prt.reward import read_manifest
 from prt.vision.backbones import Backbone, load_backbone, preprocess, save_backbone
 from prt.vision.clip import open_clip
-from prt.vision.imported import import_clip
+from prt.vision.imported import _lasting, import_clip
 from prt.vision.pictures import as_seen
 from prt.vision.predict import load_reward
 
@@ -153,6 +153,16 @@ def test_from_the_hub_and_a_real_reward(hub: Server, places: dict[str, Path], tm
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
     with pytest.raises(InputError, match="the Hugging Face hub has no model me/none"):
         import_clip("hf-hub:me/none", base, CLASSES, TEMPLATES, tmp_path / "no", method="ft", downloads=tmp_path)
+
+
+def test_the_name_of_a_base_holds_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip").mkdir()
+    for file in ("w.pt", "clip/open_clip_config.json"):
+        (tmp_path / file).touch()
+    assert _lasting("ViT-B-16/w.pt") == f"ViT-B-16/{tmp_path}/w.pt"
+    assert _lasting("clip") == _lasting("local-dir:clip") == f"local-dir:{tmp_path}/clip"
+    assert _lasting("ViT-B-16/openai") == "ViT-B-16/openai"
 
 
 def test_what_is_wrong_ends_with_one_sentence(prt: Prt, places: dict[str, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from prt.config import Vision
 from prt.methods import METHODS
 from prt.plan.jobs import Job, shared, slug, unique
 from prt.recipe import Precision, Recipe
+from prt.vision.names import CONFIG, LOCAL, folder_of
 
 SPLITS = ("validation", "test")
 TUNED = ("pretrained", "ft", "prt")  # what there is of a backbone on a data set, and on its noisy copy
@@ -188,12 +189,12 @@ class VisionPlan:
         folder = self.fetched(backbone)
         if self.is_miniature(backbone):
             folder = f"{self.top}/backbones/{backbone}"
-        return f"local-dir:{folder}" if folder else str(self.config.backbones[backbone].spec)
+        return f"{LOCAL}{folder}" if folder else str(self.config.backbones[backbone].spec)
 
     def fetched(self, backbone: str) -> str | None:
         """Where the weights of an open_clip tag are kept, or None for a backbone that has its own files."""
         spec = self.config.backbones[backbone].spec
-        if spec is None or spec.startswith("local-dir:") or isfile(spec.partition("/")[2]):
+        if spec is None or folder_of(spec) is not None or isfile(spec.partition("/")[2]):
             return None
         return f"{self.config.downloads}/backbones/{slug(spec)}"
 
@@ -201,8 +202,8 @@ class VisionPlan:
         """What must be there before a backbone can be loaded."""
         spec = self.config.backbones[backbone].spec
         if spec is None or self.fetched(backbone):
-            return [f"{self.spec(backbone).removeprefix('local-dir:')}/open_clip_config.json"]
-        own = spec.removeprefix("local-dir:") if spec.startswith("local-dir:") else spec.partition("/")[2]
+            return [f"{self.spec(backbone).removeprefix(LOCAL)}/{CONFIG}"]
+        own = str(folder_of(spec) or spec.partition("/")[2])
         return [own] if exists(own) else []
 
     def receipt(self, dataset: str) -> list[str]:

@@ -18,7 +18,7 @@ from prt.hub import refuse_code
 from prt.reward import Preprocessing
 from prt.vision import configuration
 from prt.vision.clip import Compose, PILToTensor, open_clip
-from prt.vision.names import CONFIG, LOCAL, check_spec
+from prt.vision.names import CONFIG, LOCAL, check_spec, folder_of
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -53,8 +53,8 @@ def load_backbone(spec: str) -> Backbone:
             option that a file may not set.
     """
     check_spec(spec)
-    if spec.startswith(LOCAL) or (Path(spec) / CONFIG).is_file():
-        return _load_local(Path(spec.removeprefix(LOCAL)))
+    if (folder := folder_of(spec)) is not None:
+        return _load_local(folder)
     model, _, pretrained = spec.partition("/")
     model_cfg = open_clip.get_model_config(model)
     try:

@@ -1,6 +1,7 @@
 """Fine-tuned CLIPs that others made, as folders of the form that tuning writes."""
 
 import copy
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from prt.atomic import check_finite, making
 from prt.errors import InputError, first_line, known
 from prt.vision.backbones import WEIGHTS, Backbone, load_backbone
 from prt.vision.clip import open_clip
-from prt.vision.names import CONFIG
+from prt.vision.names import CONFIG, LOCAL, folder_of
 from prt.vision.predict import zero_shot_classifier
 from prt.vision.sources import check_prompts
 
@@ -55,7 +56,7 @@ def import_clip(
             receipt = hub.download(repository, "model", folder, needed=[CONFIG, WEIGHTS], also=["*.json", "*.txt"])
             revision = receipt.get("revision")
         else:
-            folder = Path(spec.removeprefix("local-dir:"))
+            folder = Path(spec.removeprefix(LOCAL))
         source = load_backbone(base)
         found = _tuned(folder, source)
         facts: dict[str, Any] = {
@@ -79,7 +80,7 @@ def import_clip(
 def _tuned(place: Path, base: Backbone) -> Backbone:
     """The fine-tuned network at ``place``, which must have the tensors of ``base``."""
     if (place / CONFIG).is_file():
-        found = load_backbone(f"local-dir:{place}")
+        found = load_backbone(f"{LOCAL}{place}")
     elif place.is_file():
         clip = copy.deepcopy(base.clip)
         try:
@@ -113,6 +114,8 @@ def _tuned(place: Path, base: Backbone) -> Backbone:
 
 
 def _lasting(spec: str) -> str:
-    """A backbone's name from any folder: that of a folder as it is from the root."""
-    folder = Path(spec.removeprefix("local-dir:"))
-    return f"local-dir:{folder.resolve()}" if folder.is_dir() else spec
+    """A backbone's name from any folder: those of a folder and of a checkpoint as they are from the root."""
+    if (folder := folder_of(spec)) is not None:
+        return f"{LOCAL}{folder.resolve()}"
+    model, _, weights = spec.partition("/")
+    return f"{model}/{Path(weights).resolve()}" if isfile(weights) else spec

@@ -52,6 +52,11 @@ def models() -> list[str]:
     return sorted(file.stem for file in (_package() / "model_configs").glob("*.json"))
 
 
+def folder_of(spec: str) -> Path | None:
+    """The folder that a backbone's name is of, ``local-dir:FOLDER`` or a FOLDER in open_clip's format; else None."""
+    return Path(spec.removeprefix(LOCAL)) if spec.startswith(LOCAL) or isfile(Path(spec) / CONFIG) else None
+
+
 def check_spec(spec: str) -> None:
     """Refuse what can name no backbone, as far as names tell: see :func:`prt.vision.backbones.load_backbone`.
 
@@ -64,8 +69,7 @@ def check_spec(spec: str) -> None:
             f"the backbone '{spec}' is not read off the hub: download it with `hf download {repository} --local-dir "
             f"FOLDER`, and write {LOCAL}FOLDER."
         )
-    if spec.startswith(LOCAL) or isfile(Path(spec) / CONFIG):
-        folder = Path(spec.removeprefix(LOCAL))
+    if (folder := folder_of(spec)) is not None:
         if not isfile(folder / CONFIG):
             raise InputError(f"there is no backbone in {folder} (no {CONFIG}); name a folder in open_clip's format.")
         return

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from prt.training import autocast, optimizer_of
 from prt.vision.backbones import Classifier, build_tower, read_config
 from prt.vision.clip import open_clip
 from prt.vision.fused import Fused
+from prt.vision.names import folder_of
 from prt.vision.peak import reach
 from prt.vision.score import frozen
 from prt.vision.tune import loss_of
@@ -167,8 +167,8 @@ def architecture(spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: if the architecture is unknown.
     """
-    if spec.startswith("local-dir:"):
-        config = read_config(Path(spec.removeprefix("local-dir:")))
+    if (folder := folder_of(spec)) is not None:
+        config = read_config(folder)
         return config["model_cfg"], config["preprocess_cfg"]
     model, _, tag = spec.partition("/")
     known(model, open_clip.list_models(), "open_clip model")
