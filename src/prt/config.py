@@ -36,7 +36,8 @@ def _varied(strengths: list[float]) -> list[float]:
     return strengths
 
 
-def _spoken(templates: list[str]) -> list[str]:
+def spoken(templates: list[str]) -> list[str]:
+    """Refuse prompts without a place for the class name (ValueError)."""
     for template in templates:
         if "{}" not in template:
             raise ValueError(f"has the template {template!r} without {{}}: write that where the class name goes")
@@ -51,7 +52,7 @@ Number = Annotated[float, Field(ge=0, lt=3e38), AfterValidator(abs)]  # of singl
 Numbers = Annotated[list[Number], Field(min_length=1), Distinct]
 Alphas = Annotated[Numbers, AfterValidator(_swept)]
 Strengths = Annotated[Numbers, AfterValidator(_varied)]
-Templates = Annotated[list[str], Field(min_length=1), AfterValidator(_spoken)]
+Templates = Annotated[list[str], Field(min_length=1), AfterValidator(spoken)]
 Pairs = Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1), Distinct]
 
 
@@ -59,11 +60,12 @@ def _class_names(given: Any) -> Any:
     names = [*given.keys(), *given.values()] if isinstance(given, dict) else given
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         raise ValueError("must be a list of two names or more, or a mapping of folders to names, with quoted numbers")
-    _told_apart(list(given.values()) if isinstance(given, dict) else given)
+    told_apart(list(given.values()) if isinstance(given, dict) else given)
     return given
 
 
-def _told_apart(names: list[str]) -> list[str]:
+def told_apart(names: list[str]) -> list[str]:
+    """Refuse class names of which one is empty, or there twice (ValueError)."""
     if not all(name.strip() for name in names):
         raise ValueError("has an empty class name: give it one")
     if len(set(names)) < len(names):
@@ -72,7 +74,7 @@ def _told_apart(names: list[str]) -> list[str]:
     return names
 
 
-ClassNames = Annotated[list[str], Field(min_length=1), AfterValidator(_told_apart)]
+ClassNames = Annotated[list[str], Field(min_length=1), AfterValidator(told_apart)]
 Classes = Annotated[list[str] | dict[str, str], BeforeValidator(_class_names)]
 
 

@@ -168,7 +168,7 @@ def test_names_of_folders_become_names_for_prompts(tmp_path: Path) -> None:
             names(classes)
 
     refused("in 'classes' 'barn swallow': did you mean 'barn_swallow'?", {"barn swallow": "swallow"})
-    refused("'barn swallow' occurs twice", {"002.Crested-Auklet": "barn swallow"})
+    refused("has the class name 'barn swallow' twice", {"002.Crested-Auklet": "barn swallow"})
     refused("the class 'barn_swallow' of", {"barn_swallow": " "})
     (tmp_path / "own" / "barn_swallow").rename(tmp_path / "own" / "_")
     refused("the class '_' of", None)
@@ -220,8 +220,8 @@ def test_bad_sources(pictures: Path, tmp_path: Path) -> None:
     refused("huggingface:no/such", "where there is a network, run `snakemake fetch`")
     refused(f"folder:{tmp_path / 'none'}", "does not exist; correct 'source'")
     refused(f"folder:{pictures}", "'classes' has 2 names, but", classes=["a", "b"])
-    refused(f"folder:{pictures}", "'a' occurs twice", classes=["a", "b", "a"])
-    refused(f"folder:{pictures}", "has no {} for the class name", templates=["a photo"])
+    refused(f"folder:{pictures}", "has the class name 'a' twice", classes=["a", "b", "a"])
+    refused(f"folder:{pictures}", "has the template 'a photo' without {}", templates=["a photo"])
 
     own = tmp_path / "own"
     shutil.copytree(pictures, own)

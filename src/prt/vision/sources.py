@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from prt import hub
+from prt.config import spoken, told_apart
 from prt.errors import InputError, first_line, known
 from prt.vision.catalogue import Entry, Hub, entry
 from prt.vision.folders import find_folder
@@ -233,10 +234,10 @@ def check_prompts(classes: list[str], templates: list[str], what: str) -> None:
     """Refuse names and templates of which no head can be made.
 
     Raises:
-        InputError: for a class with another's name, and a template without {}; ``what`` has these classes.
+        InputError: for a class without a name or with another's, and a template without {}; ``what`` has these.
     """
-    if twice := sorted({name for name in classes if classes.count(name) > 1}):
-        raise InputError(f"class names of {what} must differ, but '{twice[0]}' occurs twice.")
-    for template in templates:
-        if "{}" not in template:
-            raise InputError(f"the template '{template}' has no {{}} for the class name.")
+    try:
+        told_apart(classes)
+        spoken(templates)
+    except ValueError as error:
+        raise InputError(f"{what} {error}.") from None
