@@ -107,7 +107,7 @@ def test_refusals(kind: Kind, hub: Server, tmp_path: Path, monkeypatch: pytest.M
     hub.server_close()
     refused("me/it", f"the {what} me/it could not be downloaded (ConnectError")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused("me/it", f"the {what} me/it is not on this machine, and the hub is out of reach; where there is a network")
+    refused("me/it", f"the {what} me/it is not on this machine, and the hub is out of reach or switched off (")
 
 
 def test_kinds_of_sources() -> None:

@@ -152,7 +152,10 @@ def refusal(repository: str, kind: Kind, error: BaseException) -> InputError | N
     if is_any(errors.RepositoryNotFoundError):
         return InputError(f"the Hugging Face hub has no {what} {repository}, or you may not see it; correct the name.")
     if is_any(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        return InputError(f"the {what} {repository} is not on this machine, and the hub is out of reach; {FETCH}.")
+        return InputError(
+            f"the {what} {repository} is not on this machine, and the hub is out of reach or switched off "
+            "(HF_HUB_OFFLINE); go where there is a network, or in the pipeline run `snakemake fetch`."
+        )
     return None
 
 

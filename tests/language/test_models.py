@@ -56,7 +56,7 @@ def test_fetch(model: Path, hub: Server, tmp_path: Path) -> None:
 
 def test_what_cannot_be_loaded(model: Path, tmp_path: Path) -> None:
     refused = {
-        "owner/elsewhere": "owner/elsewhere is not on this machine, and the hub is out of reach; .*`snakemake fetch`",
+        "owner/elsewhere": "owner/elsewhere is not on this machine, and the hub is out of reach .*`snakemake fetch`",
         "/nowhere/model": "there is no model in /nowhere/model",
         str(tmp_path): "there is no model in",
     }

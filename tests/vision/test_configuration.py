@@ -73,7 +73,7 @@ def test_a_reward_s_manifest(tuned: Path, tmp_path: Path) -> None:
     for tower in ("hf-hub:owner/name", "local-dir:/nowhere", "../x"):
         whole["backbone"]["model_cfg"]["vision_cfg"]["timm_model_name"] = tower
         file.write_text(json.dumps(whole))
-        with pytest.raises(InputError, match=rf"names the image tower '{re.escape(tower)}'"):
+        with pytest.raises(InputError, match=rf"^{file} names the image tower '{re.escape(tower)}'"):
             load_reward(folder)
 
 

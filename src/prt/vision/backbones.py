@@ -193,13 +193,13 @@ class Classifier(nn.Module):
             return self.scale * F.normalize(features.float(), dim=-1) @ self.head.T
 
 
-def build_tower(model_cfg: dict[str, Any]) -> nn.Module:
-    """An image tower without weights, from open_clip's model configuration.
+def build_tower(model_cfg: dict[str, Any], where: str = "the configuration") -> nn.Module:
+    """An image tower without weights, from open_clip's model configuration, which stands in the file ``where``.
 
     Raises:
         InputError: for an option that a file may not set.
     """
-    configuration.check({key: model_cfg[key] for key in model_cfg if key != "text_cfg"}, "the configuration")
+    configuration.check({key: model_cfg[key] for key in model_cfg if key != "text_cfg"}, where)
     vision = open_clip.CLIPVisionCfg(**{**model_cfg["vision_cfg"], "timm_model_pretrained": False})
     return open_clip.model._build_vision_tower(model_cfg["embed_dim"], vision, model_cfg.get("quick_gelu", False))
 

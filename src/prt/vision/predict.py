@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from prt import combine, reward
-from prt.errors import InputError
+from prt.errors import InputError, first_line
 from prt.methods import METHODS, SOURCE_PRETRAINED
 from prt.recipe import Recipe
 from prt.scores import check_same_labels
@@ -157,12 +157,13 @@ def load_reward(
     backbone = manifest["backbone"]
     try:
         shape = (len(manifest["classes"]), backbone["model_cfg"]["embed_dim"])
-        tower = build_tower(backbone["model_cfg"])
+        tower = build_tower(backbone["model_cfg"], str(folder / reward.MANIFEST))
         network = Classifier(tower, torch.empty(shape), torch.empty(()), backbone["preprocess_cfg"])
+    except InputError:
+        raise
     except Exception as error:  # missing keys, wrong values: open_clip raises many kinds
         raise InputError(
-            f"the backbone in {folder / reward.MANIFEST} cannot be built ({type(error).__name__}: {error}); "
-            "tune the reward again."
+            f"the backbone in {folder / reward.MANIFEST} cannot be built ({first_line(error)}); tune the reward again."
         ) from error
     reward.load_weights(network, weights, folder / reward.WEIGHTS)
     if torch.device(device).type == "cuda" and (manifest["recipe"] or {}).get("precision") == "bf16":
