@@ -114,8 +114,13 @@ def test_the_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the loss of test is (nan|inf) at iteration \d+: lower the learning rate"):
-        regression(tmp_path, Recipe(lr=1e30, steps=50, warmup=0))
+    said = r"^the loss of test is (nan|inf) at iteration \d+: lower the learning rate \(1e\+30\)"
+    for precision, remedies in (
+        ("fp32", r" or set 'clip'\."),
+        ("bf16", r", set 'clip' or use precision fp32 \(now bf16\)\."),
+    ):
+        with pytest.raises(InputError, match=f"{said}{remedies}$"):
+            regression(tmp_path, Recipe(lr=1e30, steps=50, warmup=0, precision=precision))
 
 
 def test_weights_that_are_not_finite_after_the_last_iteration(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ ROWS = {  # table of one experiment → its number, and what tells its rows apar
     "summary": ("value", [*KEYS, "metric", "headline"]),
     "comparison": ("difference", [*PLACE, "method", "baseline", "metric"]),
 }
-SPREAD = ["std", "min", "max", "low", "high"]
 
 
 def over_pretrainings(name: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

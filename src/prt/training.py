@@ -40,6 +40,27 @@ def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.
     return kind(parameters, lr=recipe.lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay)
 
 
+def diverged(name: str, loss: float, step: int, lr: float, precision: str) -> InputError:
+    """What to answer to a loss that is no finite number."""
+    remedies = [f"lower the learning rate ({lr})", "set 'clip'"]
+    if precision != "fp32":
+        remedies.append(f"use precision fp32 (now {precision})")
+    said = f"{', '.join(remedies[:-1])} or {remedies[-1]}"
+    return InputError(f"the loss of {name} is {loss} at iteration {step}: {said}.")
+
+
+def check_weights(weights: Iterable[Tensor], name: str, lr: float) -> None:
+    """Refuse weights that the last update made infinite or NaN, which no loss has shown.
+
+    Raises:
+        InputError: naming the run and its learning rate.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise InputError(
+            f"the weights of {name} are not finite after the last iteration: lower the learning rate ({lr})."
+        )
+
+
 def fit(
     network: nn.Module,
     loss: Callable[[Batch], Tensor],
@@ -100,10 +121,7 @@ def fit(
                 group["lr"] = recipe.learning_rate(step)
             value = loss(batch)
             if not torch.isfinite(value):
-                raise InputError(
-                    f"the loss of {name} is {value.item()} at iteration {step}: lower the learning rate "
-                    f"({recipe.lr}), set 'clip', or use precision fp32 (now {recipe.precision})."
-                )
+                raise diverged(name, value.item(), step, recipe.lr, recipe.precision)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(value).backward()
             if recipe.clip is not None:
@@ -122,10 +140,7 @@ def fit(
                     file=sys.stderr,
                 )
                 raise SystemExit(128 + stop.signal)
-    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
-        raise InputError(
-            f"the weights of {name} are not finite after the last iteration: lower the learning rate ({recipe.lr})."
-        )
+    check_weights(network.state_dict().values(), name, recipe.lr)
     if evaluate and every:
         curve.append({"iteration": recipe.steps} | evaluate())
     save(recipe.steps, finished=True)

@@ -21,10 +21,11 @@ from prt.language.harness_model import HarnessModel
 from prt.language.models import Causal
 from prt.language.tasks import allow, runs_answers
 from prt.language.tasks import settings as all_settings
+from prt.reward import PACKAGE
 from prt.sandbox import programs
 
 RESULT, SAMPLES = "result.json", "samples.jsonl"
-PACKAGES = ("portable-reward-tuning", "lm_eval", "datasets", "torch", "transformers")
+PACKAGES = (PACKAGE, "lm_eval", "datasets", "torch", "transformers")
 
 
 def ready(benchmark: str, settings: dict[str, Any], unsafe_code: bool) -> None:

@@ -23,7 +23,7 @@ from prt.language.chats import IGNORED, collator
 from prt.language.network import Tuned, causal
 from prt.language.recipe import Recipe
 from prt.progress import progress
-from prt.training import CHECKPOINT_SECONDS, OTHER, Stop
+from prt.training import CHECKPOINT_SECONDS, OTHER, Stop, check_weights, diverged
 
 WHOLE = "whole.json"  # in a checkpoint that is finished
 SAVING_SHARE = 20  # a checkpoint is written at most every so many times as long as the last one took
@@ -83,10 +83,7 @@ def train(
         print(f"{title}: stopped by a signal after iteration {trainer.state.global_step}; run again to go on.",
               file=sys.stderr)  # fmt: skip
         raise SystemExit(128 + watch.signal)
-    if not all(bool(torch.isfinite(p).all()) for _, p in _learning(tuned)):
-        raise InputError(
-            f"the weights of {title} are not finite after the last iteration: lower the learning rate ({recipe.lr})."
-        )
+    check_weights((p for _, p in _learning(tuned)), title, recipe.lr)
     return trainer
 
 
@@ -220,13 +217,7 @@ class _Watch(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: Any, control: Any, **given: Any) -> None:
         for value in (given["logs"][key] for key in ("loss", "eval_loss") if key in given["logs"]):
             if not math.isfinite(value):
-                remedies = [f"lower the learning rate ({self.recipe.lr})", "set 'clip'"]
-                if self.recipe.precision != "fp32":
-                    remedies.append(f"use precision fp32 (now {self.recipe.precision})")
-                raise InputError(
-                    f"the loss of {self.name} is {value} at iteration {state.global_step - 1}: "
-                    f"{', '.join(remedies[:-1])} or {remedies[-1]}."
-                )
+                raise diverged(self.name, value, state.global_step - 1, self.recipe.lr, self.recipe.precision)
             if self.bar is not None:
                 self.bar.set_postfix(loss=f"{value:.4f}", refresh=False)
 
