@@ -61,6 +61,12 @@ def test_no_sandbox_for_benchmarks_that_run_code(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"^this machine allows no sandbox for a model's programs"):
         check(plan, jobs.values(), "local")
     check(plan, [of for job, of in jobs.items() if "humaneval" not in job.name and "mbpp" not in job.name], "local")
+    check(plan, asked(plan, "next_tokens").values(), "local")
+    content = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text()) | {"device": "cpu"}
+    content["language"]["next_tokens"]["figure5"]["benchmark"] = "humaneval"  # its question is read by what judges it
+    plan = Plan.of(content)
+    with pytest.raises(InputError, match=r"^this machine allows no sandbox for a model's programs"):
+        check(plan, asked(plan, "next_tokens").values(), "local")
 
 
 def test_what_is_gated_or_not_there(hub: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,13 +72,17 @@ def check_gpus(asked: Asked) -> None:
 
 
 def runs_code(plan: Plan, jobs: Iterable[Job]) -> bool:
-    """Whether any of these jobs runs code that a model wrote."""
+    """Whether any of these jobs runs code that a model wrote, or would: to read such a benchmark is to try it."""
     language = plan.language
     if language is None:
         return False
     code = {name for name, own in language.config.benchmarks.items() if runs_answers(name, own)}
+    jobs = list(jobs)
     made = {file for job in jobs if job.rule == "evaluate" for file in job.makes}
-    return any(cell.dataset in code and language.evaluated(cell) in made for cell in language.cells())
+    asked = {name for name, item in language.config.next_tokens.items() if item.benchmark in code}
+    return any(job.rule == "next_tokens" and job.name in asked for job in jobs) or any(
+        cell.dataset in code and language.evaluated(cell) in made for cell in language.cells()
+    )
 
 
 def slow_precision(plan: Plan, asked: Asked) -> str | None:
