@@ -266,6 +266,9 @@ def test_what_is_wrong_ends_with_one_sentence(places: dict[str, Path], tmp_path:
     refused("cannot be its own base", places["tuned"], places["tuned"])
     refused("there is no model in", places["tuned"], places["lora"])
     refused("unknown method of a model that is imported, 'eft'", places["tuned"], method="eft")
+    odd = changed("tuned", "config.json", time_step_limit=[0.0, float("inf")])  # as state-space models have it
+    import_model(str(odd), str(places["base"]), out / "odd", method="ft", downloads=tmp_path / "downloads")
+    shutil.rmtree(out / "odd")
     refused("quantised", changed("tuned", "config.json", quantization_config={"bits": 4}))
     refused("has no tokenizer that can be loaded", saved(llama(3), inputs / "bare", None))
     swapped = saved(llama(3), inputs / "swapped", letters(text="ba" + LETTERS[2:]))

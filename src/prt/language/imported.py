@@ -61,7 +61,7 @@ def import_model(spec: str, base: str | None, out: Path, *, method: str, downloa
         if place.resolve() == folder.resolve():
             raise InputError(f"{spec} cannot be its own base; {NAME_IT}.")
         for model in (place, folder) if lora is None else (place,):
-            if "quantization_config" in read_json(model / "config.json", "model's configuration"):
+            if getattr(load_config(str(model)), "quantization_config", None) is not None:
                 raise InputError(f"the weights of {model} are quantised, which is not supported; name the whole model.")
         facts = {
             "method": method,
