@@ -142,7 +142,7 @@ def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
     except ValidationError as error:
         place, _, why = first_line(error).partition(": ")
         wrong = f"lacks '{place}'" if error.errors()[0]["type"] == "missing" else f"has a damaged '{place}' ({why})"
-        raise InputError(f"the reward manifest {folder / MANIFEST} {wrong}; tune the reward again.") from None
+        raise InputError(f"the reward manifest {folder / MANIFEST} {wrong}; make it again.") from None
     return manifest
 
 

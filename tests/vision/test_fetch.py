@@ -233,7 +233,7 @@ vision:
   recipe: {}
   seeds: [0]
   panels: [{source: tiny, targets: [tiny]}]
-  strengths: [1]
+  strengths: [0, 1]
   figure6: {dataset: shapes, shots: full, source: tiny, targets: [tiny], alphas: [0, 0.1], every: 1}
   table7: {dataset: shapes, shots: full, source: tiny, targets: [tiny]}
 """

@@ -115,7 +115,7 @@ def test_bad_files_do_not_cost_the_others(
     where = f"https://example.org/a.png, {tmp_path / 'bad.png'}, none"
     assert last == f"prt: error: 3 of 10 could not be used, as said above: {where}."
     code, out, complaint = prt(*arguments, "--json", "https://example.org/a.png")
-    assert (code, out) == (1, "")
+    assert (code, json.loads(out)) == (1, [])
     assert complaint == "prt: error: https://example.org/a.png is a URL, but only files are read; download it first.\n"
 
 

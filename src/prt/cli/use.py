@@ -2,7 +2,8 @@
 
 import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +58,7 @@ def predict(
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files need not be text
     shown = ("with_reward", "without_reward")[: 2 if without else 1]
     count = 0
-    with progress("predict", len(files), "image") if long else nullcontext() as bar:
+    with _array(as_json), progress("predict", len(files), "image") if long else nullcontext() as bar:
         for image, views in model.each(inputs.pictures(files, failed)):
             entry: dict[str, Any] = {"image": image}
             for view, probabilities in zip(shown, views, strict=False):
@@ -67,7 +68,7 @@ def predict(
                     for p, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
                 ]
             if as_json:  # one list, of which a line can be read as soon as it is there
-                print(",\n" if count else "[\n", json.dumps(entry, ensure_ascii=False), sep="", end="", flush=True)
+                print(",\n" if count else "\n", json.dumps(entry, ensure_ascii=False), sep="", end="", flush=True)
             else:
                 print(image)
                 for view in shown:
@@ -76,10 +77,18 @@ def predict(
             count += 1
             if bar is not None:
                 bar.update()
-    if as_json and count:
-        print("\n]")
     if failed:
         inputs.tell(failed, count)
+
+
+@contextmanager
+def _array(wanted: bool) -> Iterator[None]:
+    """The brackets of a JSON array around what is printed, however that ends."""
+    print("[" if wanted else "", end="")
+    try:
+        yield
+    finally:
+        print("\n]\n" if wanted else "", end="")
 
 
 def generate(

@@ -163,7 +163,7 @@ def load_reward(
         raise
     except Exception as error:  # missing keys, wrong values: open_clip raises many kinds
         raise InputError(
-            f"the backbone in {folder / reward.MANIFEST} cannot be built ({first_line(error)}); tune the reward again."
+            f"the backbone in {folder / reward.MANIFEST} cannot be built ({first_line(error)}); make the reward again."
         ) from error
     reward.load_weights(network, weights, folder / reward.WEIGHTS)
     if torch.device(device).type == "cuda" and (manifest["recipe"] or {}).get("precision") == "bf16":
