@@ -342,6 +342,7 @@ def conditions(before: float, began: float) -> dict[str, Any]:
     git = [["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain", "../src"]]
     commit, changed = (subprocess.run(c, cwd=here, capture_output=True, text=True).stdout.strip() for c in git)
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "minutes": f"{(time.monotonic() - began) / 60:.0f}",
         "cpu": cpu[0] if cpu else platform.processor(),
         "cores": os.cpu_count(),
