@@ -1,6 +1,8 @@
 """The training loop: its checks, and that a stopped run ends where it would have ended."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -143,3 +145,26 @@ def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
     before: Callable | int | None = signal.getsignal(signal.SIGTERM)
     regression(tmp_path, Recipe(lr=1e-2, steps=2, warmup=0))
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from prt.atomic import alone
+with alone(Path(sys.argv[1]), "test"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_training_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
+    """It may be a child that a killed Snakemake left: once it is gone, however it ended, the training goes on."""
+    recipe = Recipe(lr=1e-2, steps=3, warmup=0)
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "c.safetensors")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=rf"^test is under way in another process \(number {other.pid} on "):
+            regression(tmp_path, recipe)
+        other.kill()
+    regression(tmp_path, recipe)
+    assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]

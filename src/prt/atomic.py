@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -131,6 +132,41 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(opened)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold what goes on from ``path``, a checkpoint, for this process: another one that runs on is not to write to it.
+
+    The lock goes with the process, however that ends. Where a file system has no locks, none is held.
+
+    Raises:
+        InputError: if another process holds it, naming that.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+")
+    except OSError as error:
+        raise InputError(f"cannot write {lock}: {error.strerror}; mend that and run again.") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise InputError(
+                f"{what} is under way in another process ({file.read()}), perhaps of a run that was killed: wait until "
+                "it has ended, or end it, and run again."
+            ) from None
+        except OSError:  # no locks here
+            pass
+        file.truncate(0)
+        file.write(f"number {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            remove(lock)
 
 
 def write_text(path: Path | str, text: str) -> None:

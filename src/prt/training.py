@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from prt.atomic import fingerprint, read_tensors, write_tensors
+from prt.atomic import alone, fingerprint, read_tensors, write_tensors
 from prt.errors import InputError, first_line
 from prt.progress import progress
 from prt.recipe import Recipe
@@ -91,7 +91,7 @@ def fit(
         The evaluations, each with its ``iteration``.
 
     Raises:
-        InputError: if the loss is not finite, or the checkpoint cannot be written.
+        InputError: if the loss is not finite, the checkpoint cannot be written, or another process is at this training.
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -112,7 +112,7 @@ def fit(
 
     network.train()
     saved = time.monotonic()
-    with Stop() as stop, progress(name, recipe.steps, "it", start) as bar:
+    with alone(checkpoint, name), Stop() as stop, progress(name, recipe.steps, "it", start) as bar:
         for step, batch in zip(range(start, recipe.steps), batches(start), strict=False):
             if evaluate and every and step % every == 0:
                 curve.append({"iteration": step} | evaluate())

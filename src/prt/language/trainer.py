@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from prt.atomic import read_json, write_json
+from prt.atomic import alone, read_json, write_json
 from prt.errors import InputError
 from prt.language.chats import IGNORED, collator
 from prt.language.network import Tuned, causal
@@ -58,11 +59,12 @@ def train(
         the trainer, whose model is trained.
 
     Raises:
-        InputError: if the loss or the weights are not finite.
+        InputError: if the loss or the weights are not finite, or another process is at this tuning.
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
     args = _arguments(recipe, folder, seed, passes, len(rows["train"]), device, tuned.network)
-    with Stop() as stop:
+    first = int(os.environ.get("RANK", "0")) == 0  # of torchrun's processes
+    with alone(folder / "checkpoint", title) if first else nullcontext(), Stop() as stop:
         watch = _Watch(title, recipe, mark, stop, more)
         watch.trainer = trainer = _Trainer(
             tuned,
