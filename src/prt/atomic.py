@@ -148,8 +148,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a+")
     except OSError as error:
-        remedy = _REMEDY.get(error.errno or 0, "mend that and run again")
-        raise InputError(f"cannot write {lock}: {error.strerror}; {remedy}.") from error
+        raise (_unwritable(lock, error) or error) from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
