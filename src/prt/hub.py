@@ -209,6 +209,11 @@ def fetch_dataset(name: str, downloads: Path) -> dict[str, Any]:
     return {} if Path(name).is_dir() else download(name, "dataset", place(name, downloads))
 
 
+def folder_name(repository: str) -> str:
+    """What a repository's own folder is called."""
+    return repository.replace("/", "--")
+
+
 def place(name: str, downloads: Path) -> Path:
     """Where a data set is: ``name`` itself if it is a folder, else where :func:`fetch_dataset` puts it."""
     return Path(name) if Path(name).is_dir() else downloads / "hub" / name

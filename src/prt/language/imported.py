@@ -82,7 +82,7 @@ def _fetched(spec: str, downloads: Path) -> Path:
         return Path(spec)
     if is_missing(spec):
         raise InputError(f"there is no folder {spec}; name a folder with a model, or one on the hub as OWNER/NAME.")
-    place = downloads / "models" / spec.replace("/", "--")
+    place = downloads / "models" / hub.folder_name(spec)
     if not (place / "fetched.json").is_file():
         fetch(spec, place)
     return place

@@ -138,7 +138,7 @@ def folder(benchmark: str, own: dict[str, Any], downloads: Path) -> Path | None:
         return Path(facts["data"])
     if is_file(facts["task"]):
         return None
-    return downloads / "benchmarks" / facts["hub"]["repository"].replace("/", "--")
+    return downloads / "benchmarks" / hub.folder_name(facts["hub"]["repository"])
 
 
 def fetch(benchmark: str, own: dict[str, Any], downloads: Path, out: Path) -> None:

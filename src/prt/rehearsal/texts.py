@@ -82,7 +82,7 @@ def make_benchmark(task: str, downloads: Path) -> None:
     """
     repository = settings(task, {})["hub"]["repository"]
     known(repository, QUESTIONS, "repository that there is a stand-in for")
-    folder = downloads / "benchmarks" / repository.replace("/", "--")
+    folder = downloads / "benchmarks" / hub.folder_name(repository)
     _write(folder, QUESTIONS[repository](), FILES.get(repository, USUAL))
 
 

@@ -52,7 +52,7 @@ def import_clip(
         revision = None
         if spec.startswith(HUB):
             repository = spec.removeprefix(HUB)
-            folder = downloads / "backbones" / repository.replace("/", "--")
+            folder = downloads / "backbones" / hub.folder_name(repository)
             receipt = hub.download(repository, "model", folder, needed=[CONFIG, WEIGHTS], also=["*.json", "*.txt"])
             revision = receipt.get("revision")
         else:
