@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 from prt.atomic import write_text
 from prt.errors import InputError, last_words
 from prt.plan import Plan, ahead
-from prt.plan.rules import Rules, growing
+from prt.plan.rules import Rules
 
 try:
     PLAN = Plan.of(config)
@@ -29,7 +29,9 @@ shell.prefix("export HF_HUB_OFFLINE=1; ")
 def start():
     """Refuse what could not succeed; keep the configuration beside the results."""
     try:
-        ahead.check(PLAN, workflow.dag.needrun_jobs(), workflow.executor_plugin.name)
+        ASK.limits = ahead.check(
+            PLAN, workflow.dag.needrun_jobs(), workflow.executor_plugin.name
+        )
         write_text(CONFIG, yaml.safe_dump(config, sort_keys=False))
     except InputError as error:
         raise WorkflowError(str(error)) from None

@@ -25,8 +25,8 @@ rule measure_training:
         "../../environment.yml"
     threads: ASK.alone("measure_training", workflow)
     resources:
-        mem_mb=growing(32000),
-        runtime=growing(60),
+        mem_mb=ASK.megabytes(32000),
+        runtime=ASK.time(60),
         gpu=ASK.gpus("measure_training"),
         device=ASK.device("measure_training"),
     params:
@@ -57,8 +57,8 @@ rule measure_inference:
         "../../environment.yml"
     threads: ASK.alone("measure_inference", workflow)
     resources:
-        mem_mb=growing(32000),
-        runtime=growing(60),
+        mem_mb=ASK.megabytes(32000),
+        runtime=ASK.time(60),
         gpu=ASK.gpus("measure_inference"),
         device=ASK.device("measure_inference"),
     params:
@@ -89,8 +89,8 @@ rule measure_decoding:
         "../../environment.yml"
     threads: ASK.alone("measure_decoding", workflow)
     resources:
-        mem_mb=growing(64000),
-        runtime=growing(120),
+        mem_mb=ASK.megabytes(64000),
+        runtime=ASK.time(120),
         gpu=ASK.gpus("measure_decoding"),
         device=ASK.device("measure_decoding"),
     params:

@@ -16,8 +16,8 @@ rule write_text:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        mem_mb=ASK.megabytes(2000),
+        runtime=ASK.time(30),
     params:
         config=CONFIG,
     shell:
@@ -40,8 +40,8 @@ rule pretrain_language:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        mem_mb=ASK.megabytes(2000),
+        runtime=ASK.time(30),
     params:
         config=CONFIG,
         about=ASK.about("pretrain_language"),
@@ -64,8 +64,8 @@ rule prepare_chats:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(60),
+        mem_mb=ASK.megabytes(8000),
+        runtime=ASK.time(60),
     params:
         config=CONFIG,
         about=ASK.about("prepare_chats"),
@@ -90,7 +90,7 @@ rule tune_language:
     threads: ASK.cores("tune_language")
     resources:
         mem_mb=ASK.memory("tune_language", 16000, 7000, small=4000),
-        runtime=growing(1440),
+        runtime=ASK.time(1440),
         nodes=1,
         gpu=ASK.gpus("tune_language"),
         device=ASK.device("tune_language"),

@@ -17,8 +17,8 @@ rule next_tokens:
         "../../environment.yml"
     threads: ASK.cores("next_tokens")
     resources:
-        mem_mb=growing(64000),
-        runtime=growing(30),
+        mem_mb=ASK.megabytes(64000),
+        runtime=ASK.time(30),
         gpu=ASK.gpus("next_tokens"),
         device=ASK.device("next_tokens"),
     params:
@@ -57,8 +57,8 @@ for job in PLAN.jobs.of("draw"):
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=growing(2000),
-            runtime=growing(10),
+            mem_mb=ASK.megabytes(2000),
+            runtime=ASK.time(10),
         params:
             config=CONFIG,
             job=job.name,

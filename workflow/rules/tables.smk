@@ -17,8 +17,8 @@ rule check_zero_shot:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(10),
+        mem_mb=ASK.megabytes(4000),
+        runtime=ASK.time(10),
     params:
         config=CONFIG,
         about=ASK.about("check_zero_shot"),
@@ -64,8 +64,8 @@ for job in PLAN.jobs.of("tables"):
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=growing(8000),
-            runtime=growing(30),
+            mem_mb=ASK.megabytes(8000),
+            runtime=ASK.time(30),
         params:
             config=CONFIG,
             job=job.name,
@@ -101,8 +101,8 @@ for job in PLAN.jobs.of("collect"):
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=growing(1000),
-            runtime=growing(10),
+            mem_mb=ASK.megabytes(1000),
+            runtime=ASK.time(10),
         params:
             config=CONFIG,
             job=job.name,

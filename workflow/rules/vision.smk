@@ -19,8 +19,8 @@ rule pretrain:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        mem_mb=ASK.megabytes(2000),
+        runtime=ASK.time(30),
     params:
         config=CONFIG,
         about=ASK.about("pretrain"),
@@ -47,8 +47,8 @@ rule prepare:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(120),
+        mem_mb=ASK.megabytes(4000),
+        runtime=ASK.time(120),
     params:
         config=CONFIG,
         about=ASK.about("prepare"),
@@ -73,8 +73,8 @@ rule zero_shot:
         "../../environment.yml"
     threads: ASK.cores("zero_shot")
     resources:
-        mem_mb=growing(16000),
-        runtime=growing(60),
+        mem_mb=ASK.megabytes(16000),
+        runtime=ASK.time(60),
         gpu=ASK.gpus("zero_shot"),
         device=ASK.device("zero_shot"),
     params:
@@ -100,8 +100,8 @@ rule tune:
         "../../environment.yml"
     threads: ASK.cores("tune")
     resources:
-        mem_mb=growing(32000),
-        runtime=growing(240),
+        mem_mb=ASK.megabytes(32000),
+        runtime=ASK.time(240),
         gpu=ASK.gpus("tune"),
         device=ASK.device("tune"),
     params:
@@ -127,8 +127,8 @@ rule score_rewards:
         "../../environment.yml"
     threads: ASK.cores("score_rewards")
     resources:
-        mem_mb=growing(16000),
-        runtime=growing(60),
+        mem_mb=ASK.megabytes(16000),
+        runtime=ASK.time(60),
         gpu=ASK.gpus("score_rewards"),
         device=ASK.device("score_rewards"),
     params:

@@ -19,12 +19,15 @@ from prt.vision.catalogue import entry
 Asked = Mapping[Job, Any]  # job of the plan → Snakemake's, which has the resources in force
 
 
-def check(plan: Plan, jobs: Iterable[Any], executor: str) -> None:
+def check(plan: Plan, jobs: Iterable[Any], executor: str) -> slurm.Limits:
     """Refuse what cannot succeed.
 
     Args:
         jobs: those that Snakemake is going to run.
         executor: what runs them: ``local``, ``slurm``, … Only of the first is this machine the one that computes.
+
+    Returns:
+        What a job may grow to when it is tried again, where a cluster has such limits.
 
     Raises:
         InputError: naming the rule, what it lacks, and the remedy.
@@ -32,8 +35,9 @@ def check(plan: Plan, jobs: Iterable[Any], executor: str) -> None:
     jobs = list(jobs)
     makers = plan.jobs.makers
     asked = {makers[file]: job for job in jobs for file in job.output if file in makers}
+    limits: slurm.Limits = {}
     if executor == "slurm":
-        slurm.check(jobs)
+        limits = slurm.check(jobs)
     if executor == "local":
         check_gpus(asked)
         if runs_code(plan, asked):
@@ -44,6 +48,7 @@ def check(plan: Plan, jobs: Iterable[Any], executor: str) -> None:
         check_disk(plan, asked)
     if executor in ("slurm", "local") and (wanted := repositories(plan, asked)):  # both download on this machine
         check_access(wanted)
+    return limits
 
 
 def check_gpus(asked: Asked) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from prt.plan import Plan
 from prt.plan.jobs import Job
+from prt.slurm import Limits
 
 NONE = "(?!)"  # no name: a rule without jobs
 
@@ -15,6 +16,7 @@ class Rules:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.limits: Limits = {}  # once a cluster was asked
 
     def names(self, rule: str) -> str:
         """The wildcard's constraint: the names of the rule's jobs."""
@@ -47,23 +49,42 @@ class Rules:
         """What a job computes on."""
         return self._of(rule, lambda job: job.device)
 
-    def memory(self, rule: str, base: int, per_billion: int, small: int | None = None) -> Callable[[Any, int], int]:
+    def _growing(self, kind: str, amount: Callable[[Any], int]) -> Callable[..., int]:
+        """A resource that grows with each attempt, so that a job killed for want of it succeeds when tried again.
+
+        It does not grow beyond what the job's partition gives: there SLURM refuses a job, or never starts it.
+        """
+
+        def grown(wildcards: Any, attempt: int, threads: int, rulename: str) -> int:
+            first, most = amount(wildcards), self.limits.get((rulename, threads))
+            return max(first, int(min(attempt * first, getattr(most, kind)))) if most else attempt * first
+
+        return grown
+
+    def megabytes(self, amount: int) -> Callable[..., int]:
+        """MB of a job; more with each attempt."""
+        return self._growing("mem_mb", lambda _: amount)
+
+    def memory(self, rule: str, base: int, per_billion: int, small: int | None = None) -> Callable[..., int]:
         """MB of a job, by the billions of parameters that each of its processes holds; more with each attempt.
 
         ``small``: of a job without a GPU, whose model is a miniature. What would else be in a GPU's memory, in bf16,
         is three times as much: in fp32 a tuning holds 20 bytes a parameter (weights, gradients, moments, pretrained).
         """
 
-        def grown(wildcards: Any, attempt: int) -> int:
-            job = self.plan.jobs.get(rule, wildcards.job)
+        def first(job: Job) -> int:
             least = base if small is None or job.gpus else small
-            return attempt * int(least + per_billion * (job.gpus or 3) * job.billions)
+            return int(least + per_billion * (job.gpus or 3) * job.billions)
 
-        return grown
+        return self._growing("mem_mb", self._of(rule, first))
 
-    def minutes(self, rule: str) -> Callable[[Any, int], int]:
+    def time(self, amount: int) -> Callable[..., int]:
         """Minutes that a job may take; more with each attempt."""
-        return lambda wildcards, attempt: attempt * self.plan.jobs.get(rule, wildcards.job).minutes
+        return self._growing("runtime", lambda _: amount)
+
+    def minutes(self, rule: str) -> Callable[..., int]:
+        """Minutes that a job may take, as the plan has it; more with each attempt."""
+        return self._growing("runtime", self._of(rule, lambda job: job.minutes))
 
     def launch(self, rule: str) -> Callable[[Any, Any, int], str]:
         """What starts a job on GPUs: one process for each, with its share of the cores."""
@@ -90,8 +111,3 @@ class Rules:
             return workflow.resource_settings.cores or 1 if here else own
 
         return cores
-
-
-def growing(amount: int) -> Callable[[Any, int], int]:
-    """A resource that grows with each attempt, so that a job killed for want of it succeeds when it is tried again."""
-    return lambda wildcards, attempt: amount * attempt
