@@ -1,6 +1,8 @@
 # Needs: the configuration. Makes: the plan, which every rule asks, and results/EXPERIMENT/config.yaml.
+import signal
 import sys
 from pathlib import Path
+from threading import Thread
 
 import yaml
 from snakemake.exceptions import WorkflowError
@@ -35,6 +37,15 @@ def start():
         write_text(CONFIG, yaml.safe_dump(config, sort_keys=False))
     except InputError as error:
         raise WorkflowError(str(error)) from None
+    signal.signal(signal.SIGTERM, end_soon)
+
+
+def end_soon(*_):
+    """Let running jobs end, and start no others, as Snakemake does when it gets SIGTERM.
+
+    Its own handler waits for a lock that the very thread which it interrupts may hold, and then for ever.
+    """
+    Thread(target=workflow.scheduler.exit_gracefully).start()
 
 
 def complain():
