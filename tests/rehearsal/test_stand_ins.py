@@ -121,7 +121,7 @@ def test_language_models(plan: Plan, tmp_path: Path) -> None:
 @pytest.mark.parametrize("spec", ["meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-3.1-8B-Instruct",
                                   "Qwen/Qwen2.5-7B-Instruct", "tiiuae/Falcon3-7B-Instruct"])  # fmt: skip
 def test_instruct_twins(spec: str, tmp_path: Path) -> None:
-    """Weights of their own, in half precision and in several files, and a chat template."""
+    """Weights of their own, the same each time, in half precision and in several files, and a chat template."""
     from prt.language.models import load
     from prt.rehearsal.models import make
 
@@ -132,7 +132,10 @@ def test_instruct_twins(spec: str, tmp_path: Path) -> None:
     assert twin.model.config.to_dict().keys() == other.model.config.to_dict().keys()
     ours, theirs = twin.model.get_output_embeddings().weight, other.model.get_output_embeddings().weight
     assert ours.shape == theirs.shape and not torch.equal(ours, theirs)
-    assert len(list((tmp_path / spec).glob("*.safetensors"))) > 1
+    make(spec, tmp_path / "again")
+    files = sorted((tmp_path / spec).glob("*.safetensors"))
+    assert len(files) > 1
+    assert all(file.read_bytes() == (tmp_path / "again" / file.name).read_bytes() for file in files)
     saved = json.loads((tmp_path / spec / "config.json").read_text())
     assert saved["dtype"] == ("float16" if "Llama-2" in spec else "bfloat16")
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]

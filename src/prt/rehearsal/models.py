@@ -88,9 +88,8 @@ def make(spec: str, out: Path) -> None:
     instruct = spec.endswith(("-chat-hf", "-Instruct"))
     shape = SHAPES[base]
     words = TOKENIZERS[shape.family](instruct)
-    network = _network(shape, words)
     torch.manual_seed(int(fingerprint(spec)[:8], 16))
-    network.init_weights()
+    network = _network(shape, words)
     network.to(torch.float16 if shape.family == "Llama-2" else torch.bfloat16)
     ends = [words.eos_token_id, *_other_ends(shape.family, instruct, words)]
     own = SAMPLING[shape.family] | (CHATTING if instruct and shape.family.startswith("Qwen") else {})
