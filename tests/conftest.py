@@ -190,3 +190,12 @@ def finished(small: dict[str, Any], write: Callable[[dict[str, Any]], Path]) -> 
     done = snakemake(folder, "--show-failed-logs")
     assert done.returncode == 0, done.stdout[-5000:]
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_language(spoken: dict[str, Any], write: Callable[[dict[str, Any]], Path]) -> Path:
+    """A folder in which the language half has run."""
+    folder = write(spoken)
+    done = snakemake(folder, "--show-failed-logs")
+    assert done.returncode == 0, done.stdout[-5000:]
+    return folder

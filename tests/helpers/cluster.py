@@ -81,8 +81,7 @@ class Cluster:
             "--innodb-flush-log-at-trx-commit=0",
         )
         wait_for((database / "socket").exists, "the accounting's database answers")
-        self._spawn("slurmdbd", "-D")
-        wait_for(lambda: self.succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd answers")
+        self.start_accounting()
         for what in (
             ["cluster", CLUSTER],
             ["account", ACCOUNT, f"Cluster={CLUSTER}"],
@@ -101,6 +100,15 @@ class Cluster:
     def stop_controller(self) -> None:
         """End slurmctld alone; jobs run on."""
         self._end("slurmctld")
+
+    def start_accounting(self) -> None:
+        """Start slurmdbd; the controller tells it what it missed."""
+        self._spawn("slurmdbd", "-D")
+        wait_for(lambda: self.succeeds("sacctmgr", "-n", "list", "cluster"), "slurmdbd answers")
+
+    def stop_accounting(self) -> None:
+        """End slurmdbd alone; sacct fails."""
+        self._end("slurmdbd")
 
     def stop(self) -> None:
         """Cancel all jobs, end all daemons, and give the configuration's path back."""
@@ -237,6 +245,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
 MailProg=/bin/true
 SwitchType=switch/none

@@ -200,6 +200,46 @@ def test_whatever_happens_the_tables_are_those_of_a_local_run(
     assert (report["Memory Usage (%)"] > 0).any()
 
 
+def test_the_language_half_whatever_happens(
+    cluster: Cluster, start: Start, finish: Finish, finished_language: Path, tmp_path: Path
+) -> None:
+    """A job over its memory, one put back, a lost node, no accounting, SIGTERM: the tables are those of a local run."""
+    folder = Path(shutil.copytree(finished_language, tmp_path / "copy"))
+    top, quiet = folder / "results/demo/language", finished_language / "results/demo/language"
+    for made in ("tuned", "evaluated", "transfer"):
+        shutil.rmtree(top / made)
+    cluster.stop_accounting()
+    little = "tune_language:mem_mb=400 if attempt == 1 else 4000"
+    snakemake = start(folder, "problems", "instructions", "--set-resources", little)
+
+    killed, name = job(cluster, "rule_tune_language")
+    again, _ = job(cluster, name, but=killed)
+    wait_for(lambda: commands(cluster, again), "it is at work again")
+    cluster.run("scontrol", "requeue", again)
+    assert job(cluster, name, "PENDING", but=killed)[0] == again
+    job(cluster, name, but=killed)
+    wait_for(lambda: all_work(cluster), "all jobs are at work")
+    lost = cluster.run("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
+    cluster.run("scontrol", "update", f"NodeName={NODE}", "State=DOWN", "Reason=tests")
+    assert job(cluster, name, "PENDING", but=killed)[0] == again
+    cluster.succeeds("scontrol", "update", f"NodeName={NODE}", "State=RESUME")  # unless it came back by itself
+
+    wait_for(lambda: all_work(cluster), "all jobs are at work")
+    snakemake.terminate()
+    assert snakemake.wait(120) == 1
+    job(cluster, name, "COMPLETED")
+    code, said = finish(folder, "problems", "instructions")
+    assert code == 0, said[-5000:]
+
+    for file in sorted(quiet.glob("transfer/*/*.csv")):
+        if (made := top / file.relative_to(quiet)).parent.name in ("problems", "instructions"):
+            assert made.read_bytes() == file.read_bytes(), file
+    cluster.start_accounting()
+    states = cluster.run("sacct", "-X", "-D", "--noheader", "--parsable2", "--format=JobID,State,ReqMem").splitlines()
+    history = {number: [line.split("|")[1] for line in states if line.split("|")[0] == number] for number in lost}
+    print(history, [line for line in states if line.split("|")[0] == killed])
+
+
 def test_one_item_is_a_target(cluster: Cluster, finish: Finish, finished: Path, tmp_path: Path) -> None:
     """What is made already is not submitted again, and what is small goes together."""
     folder = Path(shutil.copytree(finished, tmp_path / "copy"))

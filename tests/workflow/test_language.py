@@ -16,21 +16,12 @@ from prt.tables import COMPARISON, SUMMARY, TRANSFER
 Config = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def finished(spoken: Config, write: Callable[[Config], Path]) -> Path:
-    """A folder in which the language half has run."""
-    folder = write(spoken)
-    done = snakemake(folder, "--show-failed-logs")
-    assert done.returncode == 0, done.stdout[-5000:]
-    return folder
-
-
 @pytest.fixture
-def planned(finished: Path, spoken: Config, tmp_path: Path) -> Callable[..., dict[str, list[str]]]:
+def planned(finished_language: Path, spoken: Config, tmp_path: Path) -> Callable[..., dict[str, list[str]]]:
     """The jobs, rule → wildcards, that a changed configuration would run again."""
 
     def plan(change: Callable[[Config], object] = lambda _: None, *targets: str) -> dict[str, list[str]]:
-        folder = Path(shutil.copytree(finished, tmp_path / "copy", dirs_exist_ok=True))
+        folder = Path(shutil.copytree(finished_language, tmp_path / "copy", dirs_exist_ok=True))
         config = copy.deepcopy(spoken)
         change(config["language"])
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -49,8 +40,8 @@ def planned(finished: Path, spoken: Config, tmp_path: Path) -> Callable[..., dic
     return plan
 
 
-def test_everything_is_made(finished: Path) -> None:
-    top = finished / "results" / "demo"
+def test_everything_is_made(finished_language: Path) -> None:
+    top = finished_language / "results" / "demo"
     transfer = pd.read_csv(top / "language" / "transfer.csv")
     for name, columns in (("transfer", TRANSFER), ("summary", SUMMARY), ("comparison", COMPARISON)):
         assert list(pd.read_csv(top / "language" / f"{name}.csv").columns) == columns
@@ -74,10 +65,10 @@ def test_everything_is_made(finished: Path) -> None:
     assert len(samples) == len(list((top / "language" / "evaluated").rglob("result.json"))) > 20
 
 
-def test_nothing_is_left(finished: Path, planned: Callable[..., dict[str, list[str]]]) -> None:
+def test_nothing_is_left(finished_language: Path, planned: Callable[..., dict[str, list[str]]]) -> None:
     assert planned() == {}
-    assert not list((finished / "results" / "demo" / "language" / "checkpoints").rglob("*.safetensors"))
-    assert not list(finished.rglob("*.part"))
+    assert not list((finished_language / "results" / "demo" / "language" / "checkpoints").rglob("*.safetensors"))
+    assert not list(finished_language.rglob("*.part"))
 
 
 def test_editing_one_benchmark_keeps_what_was_tuned(planned: Callable[..., dict[str, list[str]]]) -> None:
@@ -102,9 +93,9 @@ def test_items_and_benchmarks_are_targets(spoken: Config, write: Callable[[Confi
         assert "tune_language" in done.stdout
 
 
-def test_few_and_many_jobs_give_the_same_bytes(finished: Path, spoken: Config, tmp_path: Path) -> None:
+def test_few_and_many_jobs_give_the_same_bytes(finished_language: Path, spoken: Config, tmp_path: Path) -> None:
     """A job for each run and cell, on the models of the jobs that took all of a model or target."""
-    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    folder = Path(shutil.copytree(finished_language, tmp_path / "copy"))
     top = folder / "results" / "demo" / "language"
     for made in ("tuned", "evaluated"):
         shutil.rmtree(top / made)
@@ -114,7 +105,7 @@ def test_few_and_many_jobs_give_the_same_bytes(finished: Path, spoken: Config, t
     assert done.returncode == 0, done.stdout[-5000:]
     assert [run.name for run in (top / "tuned" / "s-poor").iterdir()] == ["prt_0"]
     assert [one.name for one in (top / "evaluated" / "m-rich" / "problems").iterdir()] == [Path(cell).name]
-    few = finished / "results" / "demo" / "language"
+    few = finished_language / "results" / "demo" / "language"
     for file in (f"evaluated/{cell}/samples.jsonl", f"evaluated/{cell}/result.json", "tuned/s-poor/prt_0/0/curve.csv"):
         assert (top / file).read_bytes() == (few / file).read_bytes(), file
     weights = "tuned/s-poor/prt_0/0/model.safetensors"

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.hub import Server, server, shapes
-from helpers.pipeline import ROOT, counts, snakemake
+from helpers.pipeline import ROOT, counts, invocation, snakemake
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -265,6 +266,17 @@ def test_a_failing_job_says_why(small: Config, write: Callable[[Config], Path]) 
     sentence = "prepare digits: 'classes' has 2 names, but miniature:digits has 10 classes. (results/demo/logs/"
     assert any(line.startswith(sentence) for line in done.stdout.splitlines()[-6:])
     assert not list((folder / "results" / "demo" / "vision").rglob("*.json"))
+
+
+def test_sigterm_while_jobs_are_chosen_hangs_nothing(small: Config, write: Callable[[Config], Path]) -> None:
+    """What runs ends, and nothing else begins."""
+    folder = write(small)
+    command, environment = invocation(folder, "table1", "table5")
+    command[1:3] = [str(ROOT / "tests" / "helpers" / "terminated.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 1
+    assert "Will exit after finishing currently running jobs" in done.stderr
+    assert (folder / "results/demo/vision/backbones").exists() and "2 of" in done.stderr and "3 of" not in done.stderr
 
 
 def test_an_output_folder_that_cannot_be_written(small: Config, write: Callable[[Config], Path]) -> None:
