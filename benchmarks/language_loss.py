@@ -23,7 +23,7 @@ def loss_of(way: str, h: Tensor, w: Tensor, h_ref: Tensor, w_ref: Tensor, labels
     """The same loss, made in one of two ways."""
     if way == "naive":
         return objective.prt_loss(h_ref @ w_ref.T, h @ w.T, labels, ALPHA)
-    return prt_loss(h, w, h_ref, w_ref, labels, ALPHA, size=len(w), items=len(labels))
+    return prt_loss(h, w, [(h_ref, w_ref)], labels, ALPHA, size=len(w), items=len(labels))
 
 
 def measure(way: str, vocabulary: int, tokens: int, width: int) -> tuple[float, float, list[Tensor]]:

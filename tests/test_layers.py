@@ -11,7 +11,7 @@ LAYERS = [
     ["methods", "combine", "objective", "theory", "stats", "classification"],
     ["cell", "results", "atomic", "progress", "arrow", "recipe", "config", "select", "machine"],
     ["tables", "scores"],
-    ["reward", "training", "hub", "profiling", "slurm"],
+    ["reward", "training", "reference", "hub", "profiling", "slurm"],
     ["published", "pretrainings"],
     ["sandbox", "vision", "language", "miniature", "rehearsal"],
     ["plan"],

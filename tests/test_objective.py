@@ -87,3 +87,19 @@ def test_half_precision(dtype: torch.dtype) -> None:
     truth = torch.arange(8)
     exact = objective.prt_loss(reference.double(), reward.double(), truth, 0.1)
     torch.testing.assert_close(objective.prt_loss(reference, reward, truth, 0.1).double(), exact, rtol=1e-4, atol=1e-4)
+
+
+@given(matrices, matrices, labels, st.sampled_from([0.0, 0.1]), st.lists(st.floats(0, 2), min_size=N, max_size=N))
+def test_a_reference_that_counts_less(
+    reference: torch.Tensor, reward: torch.Tensor, truth: torch.Tensor, alpha: float, betas: list[float]
+) -> None:
+    """β of each example: softmax(β·log π_pt + r) is softmax(log_softmax(β·f) + r); at 0 it is fine-tuning."""
+    beta = torch.tensor(betas, dtype=torch.float64)[:, None]
+    loss = objective.prt_loss(reference, reward, truth, alpha, beta).item()
+    assert loss == pytest.approx(plain_loss((beta * reference).numpy(), reward.numpy(), truth.numpy(), alpha), abs=1e-9)
+    nothing = objective.prt_loss(reference, reward, truth, 0.0, 0.0)
+    assert nothing.item() == pytest.approx(objective.ft_loss(reward, truth).item(), abs=1e-12)
+    assert torch.equal(
+        objective.prt_loss(reference, reward, truth, alpha, torch.ones(N, 1)),
+        objective.prt_loss(reference, reward, truth, alpha),
+    )

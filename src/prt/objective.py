@@ -12,16 +12,20 @@ def ft_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.nll_loss(combine.log_probs(logits), labels)
 
 
-def prt_loss(reference: Tensor, reward: Tensor, labels: Tensor, alpha: float = 0.0) -> Tensor:
-    """Reward tuning: mean cross-entropy of softmax(log π_pt + r) minus α times the mean entropy of softmax(r).
+def prt_loss(
+    reference: Tensor, reward: Tensor, labels: Tensor, alpha: float = 0.0, beta: float | Tensor = 1.0
+) -> Tensor:
+    """Reward tuning: mean cross-entropy of softmax(β·log π_pt + r) minus α times the mean entropy of softmax(r).
 
     Args:
         reference: logits or log-probabilities of the frozen pretrained model, (N, L); gets no gradient.
         reward: raw outputs of the reward network, (N, L).
         labels: (N,).
         alpha: weight of entropy maximisation, not negative; 0 is vanilla PRT.
+        beta: how much of the reference is seen in training, for all examples or for each, (N, 1). The paper's is 1; 0
+            is plain fine-tuning.
     """
-    loss = F.nll_loss(combine.prt(reference.detach(), reward), labels)
+    loss = F.nll_loss(combine.log_probs(beta * combine.log_probs(reference.detach()) + reward), labels)
     return loss - alpha * entropy(reward) if alpha else loss
 
 

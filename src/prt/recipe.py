@@ -3,7 +3,8 @@
 import math
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from prt.errors import InputError, known
 
@@ -35,7 +36,34 @@ class Settings(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_na
             raise InputError(f"'{key}' of {self.what} is {value!r}; it {should}.") from None
 
 
-class Recipe(Settings):
+def _reference(given: Any) -> Any:
+    """A number from 0, or the lowest and the highest of a range."""
+    bounds = given if isinstance(given, list) else [given]
+    numbers = [x for x in bounds if isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < math.inf]
+    if len(numbers) < len(bounds) or (isinstance(given, list) and (len(given) != 2 or given[0] >= given[1])):
+        # The first word is dropped: see Settings.
+        raise PydanticCustomError("reference", "It should be a number from 0, or a range [lowest, highest] of them")
+    return [float(x) for x in bounds] if isinstance(given, list) else float(given)
+
+
+class Referring(Settings):
+    """What a reward is tuned beside: v = β·log π_pt + r. The paper has β = 1 and one pretrained model.
+
+    ``reference`` is β, or the range from which it is drawn, uniformly for every example at every step. ``references``
+    are names of further pretrained models: an example sees one of them or the source, each as likely. Neither is
+    written where it is the paper's, nor does it change what is fine-tuned.
+    """
+
+    reference: Annotated[float | list[float], BeforeValidator(_reference)] = Field(1.0, exclude_if=lambda of: of == 1)
+    references: list[str] = Field([], exclude_if=lambda names: not names)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the paper's: β = 1, and no further model."""
+        return self.reference == 1 and not self.references
+
+
+class Recipe(Referring):
     """How a network is trained. The defaults are the paper's (App. B.1).
 
     ``warmup`` is in iterations, ``clip`` the greatest gradient norm (None: no clipping). The paper says Adam;

@@ -99,6 +99,7 @@ def run(bases: dict[str, Path], data: Manifest, tmp_path: Path) -> Run:
                 lora,
                 tmp_path / out / str(seed),
                 tmp_path / f"{out}-checkpoints" / str(seed),
+                tuple(str(bases[name]) for name in given["recipe"].references),
             )
             for seed in given["seeds"]
         ]

@@ -41,7 +41,7 @@ def test_equal_to_the_naive_losses(
     items = 7.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss, "ENTRIES", entries)
-        mine = prt_loss(h, w, h_ref, w_ref, labels, alpha, size=size, items=items)
+        mine = prt_loss(h, w, [(h_ref, w_ref)], labels, alpha, size=size, items=items)
         plain = ft_loss(h, w, labels, size=size, items=items)
         mine_gradients, plain_gradients = gradients(3 * mine, h, w), gradients(plain, h, w)
     naive = objective.prt_loss(h_ref @ w_ref[:size].T, h @ w[:size].T, labels, alpha) * tokens / items
@@ -66,7 +66,7 @@ def test_an_output_matrix_that_is_the_embedding_s() -> None:
     w, ids = drawn(0, 6, 4).requires_grad_(), torch.tensor([0, 3, 5, 5])
     w_ref, labels = drawn(1, 6, 4), torch.tensor([1, 2, 3, 4])
     h_ref = drawn(2, 4, 4)
-    mine = prt_loss(torch.tanh(w[ids]), w, h_ref, w_ref, labels, 0.1, size=6, items=4)
+    mine = prt_loss(torch.tanh(w[ids]), w, [(h_ref, w_ref)], labels, 0.1, size=6, items=4)
     naive = objective.prt_loss(h_ref @ w_ref.T, torch.tanh(w[ids]) @ w.T, labels, 0.1)
     torch.testing.assert_close(gradients(mine, w)[0], gradients(naive, w)[0])
 
@@ -79,7 +79,7 @@ def test_bfloat16_is_near_float32(autocast: bool) -> None:
     kept = torch.float32 if autocast else torch.bfloat16
     inputs = [h.to(kept).requires_grad_(), w.to(kept).requires_grad_()]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        mine = prt_loss(*inputs, h_ref.to(kept), w_ref.to(kept), labels, 0.1, size=50, items=64)
+        mine = prt_loss(*inputs, [(h_ref.to(kept), w_ref.to(kept))], labels, 0.1, size=50, items=64)
     assert mine.dtype == torch.float32
     wide = [h.requires_grad_(), w.requires_grad_()]
     naive = objective.prt_loss(h_ref @ w_ref.T, h @ w.T, labels, 0.1)
@@ -105,3 +105,32 @@ def test_no_tokens_and_no_number() -> None:
     assert value == 0
     assert not gradients(value, w)[0].any()
     assert ft_loss(torch.full((1, 4), math.nan), w, torch.tensor([0]), size=6, items=1).isnan()
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 1000),
+    tokens=st.integers(1, 9),
+    alpha=st.sampled_from([0.0, 0.1]),
+    entries=st.sampled_from([1, 20, 2**24]),
+    several=st.booleans(),
+)
+def test_less_of_a_reference_and_several(seed: int, tokens: int, alpha: float, entries: int, several: bool) -> None:
+    """Each token with its own β, beside its own model: equal to the naive loss, and its gradients too."""
+    size = 5
+    h, w = drawn(seed, tokens, 4).requires_grad_(), drawn(seed + 1, size + 2, 4).requires_grad_()
+    references = [(drawn(seed + 2 + k, tokens, 3 + k), drawn(seed + 5 + k, size + k, 3 + k)) for k in range(3)]
+    generator = torch.Generator().manual_seed(seed)
+    labels, model = (torch.randint(n, (tokens,), generator=generator) for n in (size, 3))
+    beta = 2 * torch.rand(tokens, generator=generator)
+    given = {"beta": beta, "model": model} if several else {"beta": beta}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "ENTRIES", entries)
+        mine = prt_loss(h, w, references[: 3 if several else 1], labels, alpha, size=size, items=7.0, **given)
+        slopes = gradients(mine, h, w)
+    seen = torch.stack([h_ref @ w_ref[:size].T for h_ref, w_ref in references])
+    seen = seen[model, torch.arange(tokens)] if several else seen[0]
+    naive = objective.prt_loss(seen, h @ w[:size].T, labels, alpha, beta[:, None]) * tokens / 7.0
+    torch.testing.assert_close(mine, naive)
+    for ours, theirs in zip(slopes, gradients(naive, h, w), strict=True):
+        torch.testing.assert_close(ours, theirs)

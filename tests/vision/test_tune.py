@@ -69,11 +69,11 @@ def test_the_pretrained_network_is_left_alone(tuner: Tuner, tmp_path: Path) -> N
 
 def test_augmented_batches_do_not_depend_on_workers_or_resumption(tuner: Tuner) -> None:
     recipe, chosen = Recipe(batch=5, steps=6, augment=True), np.arange(20)
-    alone = list(tuner.batches(recipe, chosen, 1, None)(0))
+    alone = list(tuner.batches(recipe, chosen, 1, [])(0))
     tuner.workers = 2
     for start in (0, 4):
-        for (images, labels, _), (others, truths, _) in zip(
-            tuner.batches(recipe, chosen, 1, None)(start), alone[start:], strict=True
+        for (images, labels, *_), (others, truths, *_) in zip(
+            tuner.batches(recipe, chosen, 1, [])(start), alone[start:], strict=True
         ):
             assert torch.equal(images, others)
             assert torch.equal(labels, truths)

@@ -292,8 +292,19 @@ def collator(packing: bool, pad: int) -> Callable[[list[dict[str, Any]]], dict[s
             mark of packed rows, and lets no token see another conversation's.
         pad: else, the token that fills all rows (N) up to one length: input_ids, attention_mask and labels, each
             (N, T).
+
+    Where rows have a ``number``, ``numbers`` has each token's, in the shape of the labels.
     """
-    return DataCollatorWithFlattening() if packing else partial(_padded, pad=pad)
+    return partial(_collated, collate=DataCollatorWithFlattening() if packing else partial(_padded, pad=pad))
+
+
+def _collated(rows: list[dict[str, Any]], collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]]) -> Any:
+    numbers = [torch.full((len(row["labels"]),), row["number"]) for row in rows if "number" in row]
+    batch = collate([{key: row[key] for key in ("input_ids", "labels")} for row in rows])
+    if numbers:
+        packed = len(batch["labels"]) < len(rows)
+        batch["numbers"] = torch.cat(numbers)[None] if packed else pad_sequence(numbers, batch_first=True)
+    return batch
 
 
 def _padded(rows: list[dict[str, Any]], pad: int) -> dict[str, Tensor]:

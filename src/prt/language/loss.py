@@ -4,6 +4,7 @@ Logits of a chunk of tokens are made, turned into their loss and their gradients
 after the forward pass. What is kept is of the size of the hidden states and of the output matrix.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,33 +28,35 @@ def ft_loss(hidden: Tensor, weight: Tensor, labels: Tensor, *, size: int, items:
     Returns:
         A scalar in float32 (float64 for inputs of float64); it can be differentiated once.
     """
-    return _Chunked.apply(hidden, weight, labels, None, None, 0.0, size, items, _dtype(hidden))
+    return _Chunked.apply(hidden, weight, labels, (), None, None, 0.0, size, items, _dtype(hidden))
 
 
 def prt_loss(
     hidden: Tensor,
     weight: Tensor,
-    reference: Tensor,
-    reference_weight: Tensor,
+    references: Sequence[tuple[Tensor, Tensor]],
     labels: Tensor,
     alpha: float = 0.0,
     *,
     size: int,
     items: float,
+    beta: Tensor | None = None,
+    model: Tensor | None = None,
 ) -> Tensor:
-    """Reward tuning (eq. 7-8 and 12): cross-entropy of softmax(log π_pt + r) minus α times the entropy of softmax(r).
+    """Reward tuning (eq. 7-8 and 12): cross-entropy of softmax(β·log π_pt + r) minus α times the entropy of softmax(r).
 
     Args:
         hidden: hidden states (T, d) of the reward network; ``weight`` (V, d) is its output matrix: r = hidden·weightᵀ.
-        reference: hidden states (T, d') of the frozen pretrained model, ``reference_weight`` (V', d') its output
-            matrix. They get no gradient.
+        references: hidden states (T, d') of the frozen pretrained model, and its output matrix (V', d'); those of
+            further models after it. They get no gradient.
         alpha: weight of entropy maximisation, not negative; 0 is vanilla PRT.
+        beta: how much of the reference each token sees, (T,); None: 1, the paper's.
+        model: the number of the reference that each token sees, (T,); needed if there are several.
 
     The rest is as in :func:`ft_loss`.
     """
-    return _Chunked.apply(
-        hidden, weight, labels, reference.detach(), reference_weight.detach(), alpha, size, items, _dtype(hidden)
-    )
+    frozen = [(states.detach(), matrix.detach()) for states, matrix in references]
+    return _Chunked.apply(hidden, weight, labels, frozen, beta, model, alpha, size, items, _dtype(hidden))
 
 
 def _dtype(hidden: Tensor) -> torch.dtype:
@@ -69,8 +72,9 @@ class _Chunked(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         labels: Tensor,
-        reference: Tensor | None,
-        reference_weight: Tensor | None,
+        references: Sequence[tuple[Tensor, Tensor]],
+        beta: Tensor | None,
+        model: Tensor | None,
         alpha: float,
         size: int,
         items: float,
@@ -80,7 +84,7 @@ class _Chunked(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         with torch.autocast(hidden.device.type, enabled=False):
             rows = weight[:size].to(dtype)
-            frozen = None if reference_weight is None else reference_weight[:size].to(dtype)
+            frozen = [(states, matrix[:size].to(dtype)) for states, matrix in references]
             total = torch.zeros((), dtype=wide, device=hidden.device)
             grad_hidden = torch.empty_like(hidden) if wants_hidden else None
             # Sums over chunks are kept in float32, as in bfloat16 each sum would round.
@@ -90,11 +94,14 @@ class _Chunked(torch.autograd.Function):
                 chunk = slice(start, start + step)
                 h, truth = hidden[chunk].to(dtype), labels[chunk, None]
                 reward = (h @ rows.T).to(wide)
-                if reference is None or frozen is None:
+                if not frozen:
                     logits = reward
                 else:
                     # log π_pt is the reference's logits but for a shift of each token, which a softmax does not see.
-                    logits = (reference[chunk].to(dtype) @ frozen.T).to(wide).add_(reward)
+                    logits = _logits(frozen, chunk, None if model is None else model[chunk], dtype, wide)
+                    if beta is not None:
+                        logits.mul_(beta[chunk, None])
+                    logits.add_(reward)
                 normaliser = logits.logsumexp(-1, keepdim=True)
                 total += (normaliser - logits.gather(-1, truth)).sum()
                 entropy_part = None
@@ -124,4 +131,18 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
         by_hidden, by_weight = (None if g is None else g.mul_(grad[0]) for g in ctx.gradients)
         del ctx.gradients  # scaled in place, as a copy would be as big as the output matrix; so once only
-        return by_hidden, by_weight, None, None, None, None, None, None, None
+        return by_hidden, by_weight, *(None,) * 8
+
+
+def _logits(
+    frozen: Sequence[tuple[Tensor, Tensor]], chunk: slice, model: Tensor | None, dtype: torch.dtype, wide: torch.dtype
+) -> Tensor:
+    """Logits of the references, each token's of the one that it sees."""
+    if model is None:
+        (states, matrix), *_ = frozen
+        return (states[chunk].to(dtype) @ matrix.T).to(wide)
+    logits = torch.empty(len(model), len(frozen[0][1]), dtype=wide, device=model.device)
+    for number, (states, matrix) in enumerate(frozen):
+        mine = model == number
+        logits[mine] = (states[chunk][mine].to(dtype) @ matrix.T).to(wide)
+    return logits

@@ -5,7 +5,7 @@ Several GPUs: what is trained, and the frozen reference, are sharded over them.
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from prt.errors import InputError
 from prt.language.chats import IGNORED
+from prt.language.fit import fitted
 from prt.language.loss import ft_loss, prt_loss
 from prt.language.models import DTYPES, Causal, load, vocabulary
 from prt.language.recipe import Lora, Recipe
@@ -31,14 +32,22 @@ class Tuned(nn.Module):
         method: ft or prt; ``alpha`` as in :func:`prt.language.loss.prt_loss`.
         size: tokens of the tokenizer; see :func:`prt.language.loss.ft_loss`.
         reference: the frozen pretrained model of prt; None: ``network`` is a PeftModel, and its base is the reference.
+        further: further frozen models of the same vocabulary, that some conversations see in its place.
     """
 
     def __init__(
-        self, network: Any, method: str, alpha: float, size: int, reference: PreTrainedModel | None = None
+        self,
+        network: Any,
+        method: str,
+        alpha: float,
+        size: int,
+        reference: PreTrainedModel | None = None,
+        further: Sequence[PreTrainedModel] = (),
     ) -> None:
         super().__init__()
         self.network, self.method, self.alpha, self.size = network, method, alpha, size
         self.reference = None if reference is None else reference.requires_grad_(False).eval()
+        self.further = nn.ModuleList(model.requires_grad_(False).eval() for model in further)
         self.exact = torch.zeros(())  # the last loss, as it was computed
 
     def train(self, mode: bool = True) -> "Tuned":
@@ -46,13 +55,18 @@ class Tuned(nn.Module):
         super().train(mode)
         if self.reference is not None:
             self.reference.eval()
+        self.further.eval()
         return self
 
-    def forward(self, labels: Tensor, items: float, **inputs: Tensor) -> Tensor:
+    def forward(
+        self, labels: Tensor, items: float, beta: Tensor | None = None, model: Tensor | None = None, **inputs: Tensor
+    ) -> Tensor:
         """The loss of a batch, a scalar: its sum over the tokens, by ``items``.
 
         Args:
             labels: (N, T), the token itself where it is learned, else ``IGNORED``.
+            beta: how much of the reference each token's conversation sees, (N, T); None: 1.
+            model: the number of the reference that it sees, (N, T): 0, or of a further one; None: 0.
             inputs: input_ids (N, T), and attention_mask of rows with padding, or position_ids of packed rows.
         """
         following = labels[:, 1:]
@@ -67,22 +81,27 @@ class Tuned(nn.Module):
         if self.method == "ft":
             loss = ft_loss(hidden(self.network), head(self.network), truth, size=self.size, items=items)
         else:
-            frozen = self._frozen(hidden)
+            # With several processes all run all models, whichever their conversations see.
+            frozen = self._frozen(hidden, [] if model is None else self.further)
             rewards = hidden(self.network), head(self.network)
-            loss = prt_loss(*rewards, *frozen, truth, self.alpha, size=self.size, items=items)
+            seen = (None if of is None else of[:, 1:][learned] for of in (beta, model))
+            loss = prt_loss(
+                *rewards, frozen, truth, self.alpha, size=self.size, items=items, beta=next(seen), model=next(seen)
+            )
         self.exact = loss.detach()
         return loss
 
-    def _frozen(self, hidden: Callable[[Any], Tensor]) -> tuple[Tensor, Tensor]:
-        """Hidden states and output matrix of the reference."""
+    def _frozen(self, hidden: Callable[[Any], Tensor], further: Iterable[Any]) -> list[tuple[Tensor, Tensor]]:
+        """Hidden states and output matrix of the reference, and of further models."""
         with torch.no_grad():
+            others = [(hidden(model), head(model)) for model in further]
             if self.reference is not None:
-                return hidden(self.reference), head(self.reference)
+                return [(hidden(self.reference), head(self.reference)), *others]
             mode = self.network.training
             with self.network.disable_adapter():
                 states = hidden(self.network.eval())
             self.network.train(mode)
-            return states, head(self.network)
+            return [(states, head(self.network)), *others]
 
 
 def causal(network: Any) -> PreTrainedModel:
@@ -130,6 +149,22 @@ def check(model: Causal, max_length: int) -> int:
                 "which the loss in chunks does not know; take a model of the Llama, Qwen2 or Falcon3 class."
             )
     return size
+
+
+def check_beside(model: Causal, other: Causal, max_length: int) -> None:
+    """Refuse a further model of a loss whose tokens are not those of the model that is tuned, or as :func:`check`.
+
+    Raises:
+        InputError: naming what does not fit.
+    """
+    fitted(model, [other])
+    check(other, max_length)
+    rows, size = len(head(other.model)), vocabulary(model.tokenizer).size
+    if rows < size:
+        raise InputError(
+            f"{other.name} has {rows} rows for the {size} tokens of {model.name}, which is to be tuned beside it; take "
+            "a model with a row for each."
+        )
 
 
 def adapter_config(lora: Lora) -> Any:

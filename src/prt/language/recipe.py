@@ -5,13 +5,13 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from prt.errors import InputError
-from prt.recipe import Positive, Settings
+from prt.recipe import Positive, Referring, Settings
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
-class Recipe(Settings):
+class Recipe(Referring):
     """How a language model is tuned. The defaults are the paper's (App. B.2), where it speaks.
 
     A batch is ``batch`` conversations over all processes; the loss is its mean over all the assistant's tokens. The

@@ -24,6 +24,7 @@ from prt.language.chats import IGNORED, collator
 from prt.language.network import Tuned, causal
 from prt.language.recipe import Recipe
 from prt.progress import progress
+from prt.reference import drawn
 from prt.training import CHECKPOINT_SECONDS, OTHER, Stop, check_weights, diverged
 
 WHOLE = "whole.json"  # in a checkpoint that is finished
@@ -62,14 +63,18 @@ def train(
         InputError: if the loss or the weights are not finite, or another process is at this tuning.
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
-    args = _arguments(recipe, folder, seed, passes, len(rows["train"]), device, tuned.network)
+    args = _arguments(recipe, folder, seed, passes, len(rows["train"]), device, tuned)
+    learned = rows["train"]
+    if tuned.method != "ft" and not recipe.plain:  # what a conversation is tuned beside is drawn by its number
+        learned = learned.add_column("number", list(range(len(learned))))
     first = int(os.environ.get("RANK", "0")) == 0  # of torchrun's processes
     with alone(folder / "checkpoint", title) if first else nullcontext(), Stop() as stop:
         watch = _Watch(title, recipe, mark, stop, more)
         watch.trainer = trainer = _Trainer(
             tuned,
+            recipe,
             args=args,
-            train_dataset=rows["train"],
+            train_dataset=learned,
             eval_dataset=rows["validation"],
             data_collator=collator(recipe.packing, pad),
             callbacks=[watch],
@@ -126,8 +131,9 @@ class _Trainer(Trainer):
     Checkpoints hold the weights that learn alone, but under FSDP all of :class:`Tuned`, with its frozen reference.
     """
 
-    def __init__(self, model: Tuned, **options: Any) -> None:
+    def __init__(self, model: Tuned, recipe: Recipe, **options: Any) -> None:
         super().__init__(model=model, **options)
+        self.recipe = recipe
         self.model_accepts_loss_kwargs = True  # the loss is of the whole batch already, not of one of its parts
         self.remove_callback(PrinterCallback)
         self.tuned, self.saving = model, 0.0
@@ -146,13 +152,25 @@ class _Trainer(Trainer):
         """The part's share of the batch's loss; gradients are averaged over processes, so it is theirs times more."""
         assert num_items_in_batch is not None
         assert not return_outputs
+        inputs = inputs | self._beside(inputs.pop("numbers", None))
         loss = model(**inputs, items=float(num_items_in_batch))
         # FSDP rounds what its root returns to bfloat16: good enough to begin the gradients at, not for the curve.
         loss = loss + (self.tuned.exact - loss.detach())
         return loss * self.accelerator.num_processes
 
+    def _beside(self, numbers: Tensor | None) -> dict[str, Tensor]:
+        """What each token's conversation is tuned beside, where that is not the paper's: drawn anew at each step."""
+        if numbers is None:
+            return {}
+        total, step = len(self.train_dataset), self.state.global_step  # type: ignore[arg-type]
+        beta, model = drawn(self.recipe, self.args.seed, step, numbers.cpu(), total)
+        found = {"beta": beta} | ({"model": model} if self.recipe.references else {})
+        return {name: of.to(numbers.device) for name, of in found.items()}
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Mean loss over the assistant's tokens of the validation split, logged as ``eval_loss``.
+
+        A reward's is that on its own source, β = 1, however it is tuned.
 
         Over several processes the last batch may be filled up with conversations that were seen already.
         """
@@ -249,12 +267,13 @@ def _checkpoint(folder: Path, mark: str) -> str | None:
 
 
 def _arguments(
-    recipe: Recipe, folder: Path, seed: int, passes: int, conversations: int, device: torch.device, network: Any
+    recipe: Recipe, folder: Path, seed: int, passes: int, conversations: int, device: torch.device, tuned: Tuned
 ) -> TrainingArguments:
     gpu = device.type == "cuda"
     sharding: dict[str, Any] = {}
     if gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        layers = sorted(causal(network)._no_split_modules or ())
+        networks = (tuned.network, *tuned.further)
+        layers = sorted({layer for network in networks for layer in causal(network)._no_split_modules or ()})
         config = {"transformer_layer_cls_to_wrap": layers, "state_dict_type": "SHARDED_STATE_DICT"}
         # Gradients are shared out after each pass: kept until the last, each GPU would hold all of them.
         accumulation_options = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}

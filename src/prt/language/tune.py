@@ -22,7 +22,7 @@ from prt.cell import Run
 from prt.errors import InputError, known
 from prt.language.chats import SPLITS, Manifest, chat_template, read_tokens, tokenise
 from prt.language.models import DTYPES, load, vocabulary
-from prt.language.network import Tuned, check, trainable
+from prt.language.network import Tuned, check, check_beside, trainable
 from prt.language.recipe import Lora, Recipe
 from prt.language.reward import check_writable, save_tuned, weights_hash
 from prt.language.trainer import curve, passes_of, train
@@ -37,6 +37,7 @@ class Tuning:
 
     ``lora``: tune an adapter; the reference of prt is then its base, not a second copy. ``out`` is the folder to write
     (see ``prt.language.reward``, and ``curve.csv``), ``checkpoints`` one for what a killed run goes on from.
+    ``references``: the further pretrained models that the recipe names, in its order: folders or names on the hub.
 
     Raises:
         InputError: for another method, an alpha that prt lacks, that is negative or that is ft's, or a run that says
@@ -48,6 +49,7 @@ class Tuning:
     lora: Lora | None
     out: Path
     checkpoints: Path
+    references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         alpha = self.run.alpha
@@ -60,6 +62,16 @@ class Tuning:
             )
         if self.run.lora != (self.lora is not None):
             raise InputError(f"the run {self.run.name} and its adapter {self.lora} disagree; give both, or neither.")
+        if len(self.references) != len(self.recipe.references):
+            raise InputError(
+                f"the recipe of the run {self.run.name} names {len(self.recipe.references)} further models, but "
+                f"{len(self.references)} were given; give each."
+            )
+
+    @property
+    def further(self) -> dict[str, str]:
+        """Name → place of the further models of its loss."""
+        return dict(zip(self.recipe.references, self.references, strict=True)) if self.run.method == "prt" else {}
 
     @property
     def title(self) -> str:
@@ -95,6 +107,8 @@ def tune(spec: str, tunings: Sequence[Tuning], *, data: Manifest, device: torch.
     lengths = {tuning.recipe.max_length for tuning in tunings}
     size = check(pretrained, max(lengths))
     tokenizer = pretrained.tokenizer
+    for model, place in {(model, place) for tuning in tunings for model, place in tuning.further.items()}:
+        check_beside(pretrained, load(place, DTYPES[tunings[0].recipe.precision], cpu, model), max(lengths))
     tokenizer.chat_template = chat_template(tokenizer, template, name)
     del pretrained
     place = tunings[0].checkpoints / TOKENS
@@ -112,13 +126,16 @@ def tune(spec: str, tunings: Sequence[Tuning], *, data: Manifest, device: torch.
             "template": template,
             "recipe": recipe.model_dump(),
         }
+        if tuning.further:
+            facts["references"] = {model: weights_hash(place) for model, place in tuning.further.items()}
         # What is only read, LoRA's base or a reference, is kept in the precision of the products. All is loaded anew
         # for each run: what is sharded over processes stays so.
         dtype = DTYPES[recipe.precision]
         network = trainable(spec, name, lora, run.seed, recipe)
         reference = load(spec, dtype, cpu).model if run.method == "prt" and not lora else None
+        further = [load(place, dtype, cpu).model for place in tuning.further.values()]
         trainer = train(
-            Tuned(network, run.method, run.alpha or 0.0, size, reference),
+            Tuned(network, run.method, run.alpha or 0.0, size, reference, further),
             recipe,
             rows,
             tuning.checkpoints,
@@ -140,7 +157,7 @@ def tune(spec: str, tunings: Sequence[Tuning], *, data: Manifest, device: torch.
         if trainer.args.should_save:
             write_text(tuning.out / "curve.csv", curve(trainer.state.log_history))
             save_tuned(tuning.out, network, tokenizer, facts | {"seed": run.seed}, state)
-        del network, reference, trainer, state  # before the next ones are loaded
+        del network, reference, further, trainer, state  # before the next ones are loaded
     if PartialState().is_main_process:
         for tuning in tunings:
             _clear(tuning.checkpoints)

@@ -254,7 +254,7 @@ def _train(spec: str, method: str, recipe: Recipe, device: torch.device, repeats
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss((images, labels, log_pt)).backward()
+        loss((images, labels, log_pt, 1.0)).backward()
         optimizer.step()
 
     return _measure(step, device, repeats, before)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from prt.cell import Run
 from prt.errors import InputError
 from prt.methods import REWARDS
 from prt.recipe import Recipe
+from prt.reference import drawn
 from prt.scores import check_same_labels
 from prt.training import autocast, fit
 from prt.vision.backbones import Classifier, load_backbone, preprocess
@@ -26,7 +27,15 @@ from prt.vision.head import load_head
 from prt.vision.prepared import Images, Manifest, batches_of, few_shot
 from prt.vision.score import SCORED, Split, frozen, ignore_signals, write_scores
 
-Batch = tuple[Tensor, Tensor, Tensor | None]  # uint8 images, labels, cached log π_pt where there is one
+# uint8 images, labels, log π_pt where it is there already, and β, of all examples or of each (N, 1).
+Batch = tuple[Tensor, Tensor, Tensor | None, Tensor | float]
+
+
+class Further(NamedTuple):
+    """A further pretrained model: its specification, and the file of its zero-shot head for the data set."""
+
+    spec: str
+    head: Path
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Tuning:
         checkpoint: the file to resume from.
         every: iterations between evaluations of the curve, 0 for none.
         initial: folder of a reward.
+        references: the further pretrained models that the recipe names, in its order.
     """
 
     run: Run
@@ -47,6 +57,7 @@ class Tuning:
     checkpoint: Path
     every: int = 0
     initial: Path | None = None
+    references: tuple[Further, ...] = ()
 
     def __post_init__(self) -> None:
         alpha, shots = self.run.alpha or 0.0, self.run.shots
@@ -58,19 +69,30 @@ class Tuning:
             raise InputError(f"the number of shots is '{shots}'; use a whole number above 0, or 'full'.")
         if (self.run.method == "adapted") != (self.initial is not None):
             raise InputError(f"the run {self.run.name} needs a reward to start from if and only if it is 'adapted'.")
+        if len(self.references) != len(self.recipe.references):
+            raise InputError(
+                f"the recipe of the run {self.run.name} names {len(self.recipe.references)} further models, but "
+                f"{len(self.references)} were given; give each."
+            )
 
 
-class Augmented(Dataset[tuple[Tensor, int]]):
-    """Training images through a backbone's random transform; an item is (index, seed of its draw)."""
+class Augmented(Dataset[tuple[Any, ...]]):
+    """Training images through backbones' random transforms; an item is (index, seed of its draw).
 
-    def __init__(self, images: Images, preprocess_cfg: dict[str, Any]) -> None:
-        self.images, self.transform = images, preprocess(preprocess_cfg, augment=True)
+    What comes of it is the image as each backbone sees it, all of one crop, then its label and its index.
+    """
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
+    def __init__(self, images: Images, *preprocess_cfgs: dict[str, Any]) -> None:
+        self.images, self.transforms = images, [preprocess(cfg, augment=True) for cfg in preprocess_cfgs]
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Any, ...]:
         index, seed = item
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.transform(self.images.picture(index)), int(self.images.labels[index])
+        views, picture = [], self.images.picture(index)
+        for transform in self.transforms:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                views.append(transform(picture))
+        return *views, int(self.images.labels[index]), index
 
 
 class Draws:
@@ -99,46 +121,84 @@ class Tuner:
         cfg = self.backbone.preprocess_cfg
         self.splits = {name: Split(data, name, cfg, workers) for name in ("train", *SCORED)}
         self.pretrained.to(device)
-        self._references: dict[tuple[str, str], Tensor] = {}
+        self._references: dict[tuple[Any, ...], Tensor] = {}
+        self._further: dict[Further, tuple[Classifier, dict[str, Any], str]] = {}
 
-    def reference(self, split: str, precision: str) -> Tensor:
-        """log π_pt (N, L) of a split, computed once."""
-        if (split, precision) not in self._references:
-            logits = self.splits[split].logits(self.pretrained, precision)
-            self._references[split, precision] = combine.log_probs(logits)
-        return self._references[split, precision]
+    def reference(self, split: str, precision: str, further: Further | None = None) -> Tensor:
+        """log π_pt (N, L) of a split, of the source or of a further model, computed once."""
+        key = (split, precision, further)
+        if key not in self._references:
+            model, seen = self.pretrained, self.splits[split]
+            if further is not None:
+                model, cfg, _ = self.further(further)
+                seen = Split(self.data, split, cfg, self.workers)
+            self._references[key] = combine.log_probs(seen.logits(model.to(self.device), precision))
+        return self._references[key]
+
+    def further(self, model: Further) -> tuple[Classifier, dict[str, Any], str]:
+        """A further pretrained model with its head, its preprocessing and the fingerprint of its weights.
+
+        Raises:
+            InputError: if it cannot be had, or its head has other labels.
+        """
+        if model not in self._further:
+            backbone = load_backbone(model.spec)
+            classifier, header = load_head(model.head, backbone)
+            what = f"the head {model.head}"
+            check_same_labels(header["classes"], self.data.classes, what, f"the data set {self.data.folder}")
+            self._further[model] = (classifier, backbone.preprocess_cfg, str(header["weights"]))
+        return self._further[model]
 
     def batches(
-        self, recipe: Recipe, chosen: np.ndarray, seed: int, cached: Tensor | None
+        self, recipe: Recipe, chosen: np.ndarray, seed: int, cached: Sequence[Tensor], further: Sequence[Further] = ()
     ) -> Callable[[int], Iterable[Batch]]:
-        """Training batches from any iteration on, augmented or not."""
+        """Training batches from any iteration on, augmented or not.
+
+        Args:
+            cached: log π_pt of the source and of each further model, where images are not augmented.
+            further: the further models, where they are.
+        """
         train = self.splits["train"]
+        total = len(train)
+
+        def beside(step: int, examples: Tensor) -> tuple[Tensor | float, Tensor]:
+            if recipe.plain:
+                return 1.0, torch.zeros(len(examples), dtype=torch.int64)
+            beta, model = drawn(recipe, seed, step, examples, total)
+            return beta[:, None].to(self.device), model
+
         if recipe.augment:
-            source = Augmented(train.images, self.backbone.preprocess_cfg)
+            models = [self.further(model) for model in further]
+            source = Augmented(train.images, self.backbone.preprocess_cfg, *(cfg for _, cfg, _ in models))
+            live = [frozen(model).to(self.device) for model in (self.pretrained, *(m for m, _, _ in models)) if models]
 
             def augmented(start: int) -> Iterator[Batch]:
                 draws = Draws(chosen, recipe.batch, seed, start, recipe.steps)
                 loader = DataLoader(
                     source, batch_sampler=draws, num_workers=self.workers, worker_init_fn=ignore_signals
                 )
-                for images, truth in loader:
-                    yield images.to(self.device), truth.to(self.device), None
+                for step, (*views, truth, examples) in enumerate(loader, start):
+                    beta, model = beside(step, examples)
+                    seen = _log_probs(live, views, model, recipe.precision) if models else None
+                    yield views[0].to(self.device), truth.to(self.device), seen, beta
 
             return augmented
         pixels, labels = train.pixels(), train.labels
+        stacked = torch.stack(list(cached)) if cached else None  # (models, N, L)
 
         def plain(start: int) -> Iterator[Batch]:
-            for indices in batches_of(chosen, recipe.batch, seed, start):
+            for step, indices in enumerate(batches_of(chosen, recipe.batch, seed, start), start):
                 at = torch.from_numpy(indices)
-                kept = None if cached is None else cached[at].to(self.device)
-                yield pixels[at].to(self.device), labels[at].to(self.device), kept
+                beta, model = beside(step, at) if stacked is not None else (1.0, at)
+                kept = None if stacked is None else stacked[model, at].to(self.device)
+                yield pixels[at].to(self.device), labels[at].to(self.device), kept, beta
 
         return plain
 
     def run(self, tuning: Tuning, name: str = "tune") -> tuple[Classifier, list[dict[str, float]]]:
-        """Tune once. Algorithm 1: θ starts as the pretrained weights; v = log π_pt(x) + r(x; θ); only θ learns.
+        """Tune once. Algorithm 1: θ starts as the pretrained weights; v = β·log π_pt(x) + r(x; θ); only θ learns.
 
-        With deterministic input log π_pt is computed once and kept; with augmentation the frozen network sees the
+        With deterministic input log π_pt is computed once and kept; with augmentation the frozen networks see the
         same augmented images. ``name`` is the progress bar's.
 
         Returns:
@@ -156,8 +216,11 @@ class Tuner:
         if tuning.initial is not None:
             identity.append(self._start_from(tuning.initial, network))
         network.requires_grad_(False).tower.requires_grad_(True)
-        cached = self.reference("train", recipe.precision) if rewarding and not recipe.augment else None
-        live = frozen(self.pretrained) if rewarding and recipe.augment else None
+        further = tuning.references if rewarding else ()
+        identity += [self.further(model)[2] for model in further]
+        seen = (None, *further) if rewarding and not recipe.augment else ()
+        cached = [self.reference("train", recipe.precision, model) for model in seen]
+        live = frozen(self.pretrained) if rewarding and recipe.augment and not further else None
 
         def evaluate() -> dict[str, float]:
             outputs = test.logits(network, recipe.precision)
@@ -170,7 +233,7 @@ class Tuner:
         curve = fit(
             network,
             loss_of(network, run.method, alpha, recipe, live),
-            self.batches(recipe, chosen, run.seed, cached),
+            self.batches(recipe, chosen, run.seed, cached, further),
             recipe,
             name=name,
             checkpoint=tuning.checkpoint,
@@ -226,8 +289,28 @@ class Tuner:
                 "recipe": tuning.recipe.model_dump(),
                 "head_sha256": self.head["sha256"],
                 "initial_sha256": initial,
-            },
+            }
+            | self._beside(tuning),
         )
+
+    def _beside(self, tuning: Tuning) -> dict[str, Any]:
+        """What a manifest says of further models, where there are any: their names and their weights."""
+        found = zip(tuning.recipe.references, tuning.references, strict=True)
+        weights = {name: self.further(model)[2] for name, model in found if tuning.run.method in REWARDS}
+        return {"references": weights} if weights else {}
+
+
+@torch.no_grad()
+def _log_probs(models: Sequence[Classifier], views: Sequence[Tensor], chosen: Tensor, precision: str) -> Tensor:
+    """log π_pt (N, L) of N images, each by the model of its number in ``chosen`` and as that sees it."""
+    device = models[0].head.device
+    found = torch.empty(len(chosen), len(models[0].head), device=device)
+    for number, (model, view) in enumerate(zip(models, views, strict=True)):
+        mine = chosen == number
+        if mine.any():
+            with autocast(precision, device):
+                found[mine.to(device)] = combine.log_probs(model(view[mine].to(device)))
+    return found
 
 
 def loss_of(
@@ -239,7 +322,7 @@ def loss_of(
     """
 
     def loss(batch: Batch) -> Tensor:
-        images, labels, log_pt = batch
+        images, labels, log_pt, beta = batch
         with autocast(recipe.precision, images.device):
             outputs = network(images)
         if method == "ft":
@@ -248,7 +331,7 @@ def loss_of(
             with torch.no_grad(), autocast(recipe.precision, images.device):
                 log_pt = live(images)
         assert log_pt is not None
-        return objective.prt_loss(log_pt, outputs, labels, alpha)
+        return objective.prt_loss(log_pt, outputs, labels, alpha, beta)
 
     return loss
 
