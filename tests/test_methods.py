@@ -36,7 +36,7 @@ def test_the_sums_are_the_paper_s_equations() -> None:
 
 def test_what_follows_from_an_entry() -> None:
     assert [name for name, of in METHODS.items() if not of.seeded] == ["pretrained", "instruct"]
-    assert {name for name, of in METHODS.items() if of.has_alpha} == {"prt", "adapted", "reward"}
+    assert {name for name, of in METHODS.items() if of.has_alpha} == {"prt", "prt_chosen", "adapted", "reward"}
     assert len({of.label for of in METHODS.values()}) == len({of.colour for of in METHODS.values()}) == len(METHODS)
     with pytest.raises(InputError, match="unknown method 'ptr': did you mean 'prt'"):
         method("ptr")
@@ -54,7 +54,9 @@ FULL = {"dataset": "d", "source": "s", "target": "t", "alpha": 0.0, "strength": 
         ("eft", {"alpha": None}, {}),
         ("poe", {"alpha": None}, {}),
         ("ensemble", {"alpha": None}, {}),
+        ("difference", {"alpha": None}, {}),
         ("prt", {}, {}),
+        ("prt_chosen", {"strength": None}, {}),
         ("reward", {"strength": None}, {"target": "s", "source": None}),
     ],
 )
@@ -72,6 +74,11 @@ def test_eft_on_the_source_itself_is_its_fine_tuned_model() -> None:
     assert twice.measured().method == "eft"
 
 
+def test_a_difference_of_weights_on_the_source_itself_is_its_fine_tuned_model() -> None:
+    cell = Cell(method="difference", **FULL | {"target": "s"})
+    assert cell.measured() == Cell(method="ft", **FULL | {"target": "s"}).measured()
+
+
 def test_names_of_runs_and_cells() -> None:
     facts = {"dataset": "d", "model": "m"}
     names = [
@@ -81,5 +88,8 @@ def test_names_of_runs_and_cells() -> None:
     ]
     names += [Run(method="ft", lora=True, **facts), Run(method="prt", alpha=0.0, lora=True, **facts)]
     assert [run.name for run in names] == ["ft", "prt_1e-05", "adapted", "ft-lora", "prt-lora_0"]
+    assert Run(method="prt", alpha=0.0, variant="half", **facts).name == "prt_0-half"
+    assert Cell(method="ft", variant="half", **FULL).clean().variant is None
+    assert str(Cell(method="prt", variant="half", **FULL)).endswith("(LoRA, half, alpha 0, strength 1, seed 1)")
     told = str(Cell(method="prt", **FULL))
     assert told == "'prt' of 's' on 't' (LoRA, alpha 0, strength 1, seed 1)"

@@ -16,7 +16,7 @@ from prt.tables import COMPARISON, SUMMARY
 
 ROW = {
     **{"dataset": "digits", "shots": "16", "source": "a", "target": "b", "lora": False, "metric": "top1"},
-    **{"headline": True, "alpha": np.nan, "strength": np.nan, "seeds": 3, "n": 100},
+    **{"headline": True, "alpha": np.nan, "variant": np.nan, "strength": np.nan, "seeds": 3, "n": 100},
 }
 
 

@@ -124,6 +124,7 @@ class Model(Part):
     needs: ClassVar[str] = "either 'spec' and 'parameters' (in billions), or 'size', 'corpus' and 'recipe'"
 
     spec: str | None = None
+    architecture: str | None = None
     instruct: str | None = None
     parameters: Annotated[float, Field(gt=0)] | None = None
     paper: str | None = None
@@ -138,7 +139,7 @@ class Model(Part):
         if not (
             all(own) and not any(others)
             if self.spec is not None
-            else not any(own) and all(others) and not self.instruct
+            else not any(own) and all(others) and not self.instruct and not self.architecture
         ):
             raise ValueError(f"needs {self.needs}")
         return self
@@ -194,6 +195,13 @@ class Costs(Part):
     compile: bool = True
 
 
+class Variant(Part):
+    """Another way to tune a reward: the weight α of its entropy term, and what differs in its recipe."""
+
+    alpha: Number = 0.0
+    recipe: Given = {}
+
+
 class Vision(Part):
     """The vision half."""
 
@@ -205,6 +213,7 @@ class Vision(Part):
     figure6: Figure6
     table7: Experiment
     strengths: Strengths
+    variants: dict[Name, Variant] = {}
     downloads: Folder = "downloads"
     figure12: Names | None = None
     ledger: Ledger | None = None
@@ -283,6 +292,7 @@ class Language(Part):
     methods: Annotated[list[str], Distinct]
     benchmarks: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     lora: Adapter | None = None
+    variants: dict[Name, Variant] = {}
     downloads: Folder = "downloads"
     unsafe_code: bool = False
     bars: dict[Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14"], Bars] = {}

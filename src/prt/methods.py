@@ -3,7 +3,7 @@
 Everything else asks here: which networks a method needs, what it is called, and its colour. A new method is an entry.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from prt.errors import known
@@ -28,12 +28,18 @@ REWARDS = ("prt", "adapted")  # models whose outputs are rewards; those of the o
 
 @dataclass(frozen=True)
 class Method:
-    """softmax(base + strength · Σ sign · network); without ``added`` it is ``base`` alone, and has no strength."""
+    """softmax(base + strength · Σ sign · network); without ``added`` it is ``base`` alone, and has no strength.
+
+    ``merged``: the sum is one of weights, base + scale · Σ sign · network: one network of one architecture, whose scale
+    stands where others have their strength. ``at``: the method whose strength is chosen on validation data.
+    """
 
     label: str
     colour: str  # of Okabe and Ito's palette, or Tol's, which colour-blind readers can tell apart
     base: Network
     added: tuple[tuple[int, Network], ...] = ()
+    merged: bool = False
+    at: str | None = None
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -49,8 +55,11 @@ class Method:
     def tuned(self) -> str | None:
         """What a folder must hold for this method to put it on any pretrained target: ``ft``, ``prt`` or ``adapted``.
 
-        None where a folder is not enough: nothing is added, more than one tuned network is, or the target is tuned.
+        None where a folder is not enough: nothing is added, more than one tuned network is, or the target is tuned;
+        where weights are added, or validation data is needed.
         """
+        if self.merged or self.at:
+            return None
         models = {network.model for _, network in self.added if network != SOURCE_PRETRAINED}
         if self.base != PRETRAINED or any(network.owner != "source" for _, network in self.added) or len(models) != 1:
             return None
@@ -80,12 +89,21 @@ METHODS: dict[str, Method] = {
     "eft": Method("EFT", "#E69F00", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED))),  # eq. 4
     # A product of experts: PRT's cost, no reward trained. Not in the paper.
     "poe": Method("PoE", "#CC79A7", PRETRAINED, ((1, SOURCE_FT),)),
+    # Task arithmetic (Ilharco et al. 2023): EFT's sum in the weights. One forward pass; not in the paper.
+    "difference": Method(
+        "weight difference", "#999933", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED)), merged=True
+    ),
     # The same product with the target's own fine-tuned model: what two networks could do. Not in the paper.
     "ensemble": Method("both FT", "#882255", FT, ((1, SOURCE_FT),)),
     "ft": Method("FT (target's own)", "#009E73", FT),
     "source_ft": Method("source's FT, kept as it is", "#000000", SOURCE_FT),
     "instruct": Method("Instruct (published)", "#F0E442", INSTRUCT),
     "reward": Method("reward alone", "#56B4E9", REWARD),  # eq. 12's ρ
+}
+_CHOSEN = {"prt": "#332288", "eft": "#DDCC77", "poe": "#AA4499", "difference": "#117733"}
+METHODS |= {
+    f"{name}_chosen": replace(METHODS[name], label=f"{METHODS[name].label}, strength chosen", colour=colour, at=name)
+    for name, colour in _CHOSEN.items()
 }
 
 

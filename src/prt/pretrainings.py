@@ -11,7 +11,7 @@ from prt.tables import KEYS, PLACE
 
 ROWS = {  # table of one experiment → its number, and what tells its rows apart
     "summary": ("value", [*KEYS, "metric", "headline"]),
-    "comparison": ("difference", [*PLACE, "method", "baseline", "metric"]),
+    "comparison": ("difference", [*PLACE, "method", "variant", "baseline", "metric"]),
 }
 
 

@@ -31,7 +31,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Result:
-    """All metrics of a cell; ``headline`` is the one that figures and comparisons show."""
+    """All metrics of a cell; ``headline`` is the one that figures and comparisons show.
+
+    ``strength`` is the one that was chosen on validation data, where one was.
+    """
 
     headline: str
     measures: dict[str, Measure]
+    strength: float | None = None

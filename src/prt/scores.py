@@ -23,8 +23,10 @@ class Scores:
         values: (N, L) float32: log-probabilities of a model, or raw rewards of a reward.
         labels: (N,) int64, the truth.
         kind: which of the two ``values`` are.
-        method: ``pretrained``, ``ft``, ``prt`` or ``adapted``; all but the first have shots and a seed, and the rewards
-            (the last two) an alpha.
+        method: ``pretrained``, ``ft``, ``prt``, ``adapted`` or ``difference``; all but the first have shots and a seed,
+            and the rewards (``prt`` and ``adapted``) an alpha.
+        variant: of a reward, as of its run.
+        source, strength: of a ``difference`` of weights: what was added to the backbone's, and how much of it.
         dataset, fingerprint, split, classes: what was scored; only equal ones may be combined.
     """
 
@@ -40,6 +42,9 @@ class Scores:
     shots: str = "full"
     seed: int | None = None
     alpha: float | None = None
+    variant: str | None = None
+    source: str | None = None
+    strength: float | None = None
 
     def save(self, path: Path) -> None:
         """Write one file, whole or not at all."""
@@ -79,7 +84,7 @@ class _Header(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
 
     kind: Literal["log_probs", "reward"]
     backbone: str
-    method: Literal["pretrained", "ft", "prt", "adapted"]
+    method: Literal["pretrained", "ft", "prt", "adapted", "difference"]
     dataset: str
     fingerprint: str
     split: str
@@ -87,6 +92,9 @@ class _Header(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     shots: str
     seed: int | None
     alpha: float | None
+    variant: str | None = None
+    source: str | None = None
+    strength: float | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -94,6 +102,8 @@ class _Header(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
             raise ValueError(f"{self.kind} of a run of method {self.method}")
         if (self.alpha is None) != (self.kind != "reward") or (self.seed is None) != (self.method == "pretrained"):
             raise ValueError(f"alpha {self.alpha} and seed {self.seed} of a run of method {self.method}")
+        if (self.source is None, self.strength is None) != (self.method != "difference",) * 2:
+            raise ValueError(f"source {self.source} and strength {self.strength} of a run of method {self.method}")
         return self
 
 

@@ -30,10 +30,11 @@ def chosen(
 
 
 def headline(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each data set's headline metric, without LoRA."""
-    return summary[summary["headline"] & ~summary["lora"]]
+    """The rows of each data set's headline metric, without LoRA, of rewards as the experiment itself tunes them."""
+    return summary[summary["headline"] & ~summary["lora"] & summary["variant"].isna()]
 
 
 def plain(summary: pd.DataFrame) -> pd.DataFrame:
-    """As in the paper's main results: the headline metric, α = 0 and strength 1, where a method has them."""
-    return summary[summary["headline"] & summary["alpha"].fillna(0).eq(0) & summary["strength"].fillna(1).eq(1)]
+    """As in the paper's main results: the headline metric, α = 0, strength 1 or chosen, no variant."""
+    own = summary["variant"].isna() & summary["alpha"].fillna(0).eq(0) & summary["strength"].fillna(1).eq(1)
+    return summary[summary["headline"] & own]

@@ -15,12 +15,12 @@ from prt.errors import InputError
 from prt.methods import METHODS
 from prt.results import Measure, Result
 
-KEYS = ["dataset", "shots", "source", "target", "method", "alpha", "lora", "strength"]
+KEYS = ["dataset", "shots", "source", "target", "method", "alpha", "variant", "lora", "strength"]
 TRANSFER = [*KEYS, "seed", "metric", "headline", "value", "low", "high", "n"]
 SUMMARY = [*KEYS, "metric", "headline", "value", "std", "low", "high", "seeds", "n"]
 PLACE = ["dataset", "shots", "source", "target", "lora"]
 DIFFERENCE = ["difference", "low", "high", "p", "p_holm", "verdict", "seeds", "n"]
-COMPARISON = [*PLACE, "method", "baseline", "metric", *DIFFERENCE]
+COMPARISON = [*PLACE, "method", "variant", "baseline", "metric", *DIFFERENCE]
 
 
 # Columns of numbers, which may be empty, and of yes and no, in these and in all other tables.
@@ -40,6 +40,10 @@ class Tables(NamedTuple):
     of a cell, with their spread and an interval over seeds and examples; ``comparison`` the paired differences, in
     the headline metric, of what is transferred (at α = 0 and strength 1) from the other methods. A model without a
     seed has one row, no seed, no spread over seeds, and an interval over the examples.
+
+    Of a method whose strength is chosen, ``transfer`` says which it was, and ``summary`` none; it is compared with
+    what transfers with a chosen strength, too, and others with what does not. A variant is compared with the
+    experiment's own.
 
     ``verdict`` and ``p`` are of each comparison alone; ``p_holm`` is corrected for all comparisons of these tables.
     """
@@ -84,7 +88,9 @@ def _rows(variant: Cell, seeds: Seeds) -> Iterator[tuple[dict[str, Any], str]]:
         measures = {seed: result.measures[metric] for seed, result in seeds.items()}
         n = {"n": len(first.measures[metric].values)}
         for seed, measure in measures.items():
-            yield here | {"seed": seed} | vars(measure.interval(measure.values, measure.groups)) | n, "transfer"
+            chosen = {} if seeds[seed].strength is None else {"strength": seeds[seed].strength}
+            row = here | {"seed": seed} | chosen | vars(measure.interval(measure.values, measure.groups)) | n
+            yield row, "transfer"
         x, groups = _stacked(list(measures.values()))
         spread = {"std": stats.spread(x, groups), "seeds": len(seeds)}
         yield here | vars(first.measures[metric].interval(x, groups)) | spread | n, "summary"
@@ -97,17 +103,19 @@ def _stacked(measures: Sequence[Measure]) -> tuple[np.ndarray, np.ndarray]:
 def _compare(variants: dict[Cell, Seeds]) -> Iterator[dict[str, Any]]:
     """What is transferred minus each other method, example by example, over the common seeds."""
     plain = {
-        (cell.method, cell.lora): (cell, seeds)
+        (cell.method, cell.lora, cell.variant): (cell, seeds)
         for cell, seeds in variants.items()
-        if not cell.alpha and cell.strength in (None, 1)
+        if (not cell.alpha or cell.variant) and cell.strength in (None, 1)
     }
     order = list(METHODS)
-    for (method, lora), (cell, seeds) in plain.items():
+    for (method, lora, variant), (cell, seeds) in plain.items():
         if not METHODS[method].transfers:
             continue
         for baseline, of in METHODS.items():
-            before = of.transfers and order.index(baseline) <= order.index(method)
-            _, other = plain.get((baseline, lora and of.seeded), (None, {}))
+            own = variant is not None and baseline == method
+            before = of.transfers and order.index(baseline) <= order.index(method) and not own
+            before = before or (of.transfers and (of.at is None) != (METHODS[method].at is None))
+            _, other = plain.get((baseline, lora and of.seeded, None), (None, {}))
             common = [seed for seed in seeds if seed in other or None in other]
             if before or (of.has_alpha and not of.transfers) or not common:
                 continue
@@ -117,8 +125,9 @@ def _compare(variants: dict[Cell, Seeds]) -> Iterator[dict[str, Any]]:
             e = stats.difference(mine - theirs, groups)
             verdict = "better" if e.low > 0 else "worse" if e.high < 0 else "not told apart"
             yield {key: getattr(cell, key) for key in PLACE} | {
-                "method": method, "baseline": baseline, "metric": metric, "difference": e.value, "low": e.low,
-                "high": e.high, "p": e.p, "verdict": verdict, "seeds": len(common), "n": len(groups),
+                "method": method, "variant": variant, "baseline": baseline, "metric": metric,
+                "difference": e.value, "low": e.low, "high": e.high, "p": e.p, "verdict": verdict,
+                "seeds": len(common), "n": len(groups),
             }  # fmt: skip
 
 
@@ -147,7 +156,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         InputError: if the file is missing or no table, lacks a column or rows, or has text where numbers belong.
     """
-    table = read_csv(path, dict.fromkeys(("shots", "dataset", "source", "target"), str))
+    table = read_csv(path, dict.fromkeys(("shots", "dataset", "source", "target", "variant"), str))
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(f"the table {path} has no column '{missing[0]}'; delete it and make it again.")
     if table.empty:

@@ -55,11 +55,11 @@ def summary(
             value -= 0 if np.isnan(power) else 0.1 * np.log2(power) ** 2 * (1.5 if name == "eft" else 0.7)
             half = 0.012 if n == "full" else 0.03
             seeds, std = (3, half / 2) if method.seeded else (1, np.nan)
-            cell = (d, n, s, t, name, alpha, lora, power)
+            cell = (d, n, s, t, name, alpha, np.nan, lora, power)
             for metric, lower in (("top1", 0), ("mean_per_class_recall", 0.01)):
                 v = float(np.clip(value - lower, 0.02, 0.99))
                 rows.append((*cell, metric, lower == 0, v, std, v - half, v + half, seeds, 500))
-    keys = "dataset shots source target method alpha lora strength metric headline"
+    keys = "dataset shots source target method alpha variant lora strength metric headline"
     return pd.DataFrame(rows, columns=[*keys.split(), *MEASURED])
 
 
@@ -86,8 +86,8 @@ def comparison(of: pd.DataFrame) -> pd.DataFrame:
     both = both.assign(baseline=both["method_of"], difference=both["value"] - both["value_of"])
     both = both.assign(low=both["difference"] - 0.02, high=both["difference"] + 0.02)
     verdict = np.select([both["low"] > 0, both["high"] < 0], ["better", "worse"], "not told apart")
-    columns = [*place[:4], "lora", "method", "baseline", "metric", "difference", "low", "high", "verdict", "seeds", "n"]
-    return both.assign(verdict=verdict)[columns]
+    columns = [*place[:4], "lora", "method", "variant", "baseline", "metric", "difference", "low", "high", "verdict"]
+    return both.assign(verdict=verdict)[[*columns, "seeds", "n"]]
 
 
 def curves(sources: Sequence[str] = SOURCES[:1]) -> pd.DataFrame:
@@ -111,8 +111,8 @@ def theory() -> pd.DataFrame:
         epsilon = 0.0 if s == t else rng.uniform(0.2, 3)
         for alpha, seed in itertools.product((0.0, 0.1), range(3)):
             c = rng.uniform(5, 150)
-            rows.append(("mnist", n, s, t, alpha, seed, epsilon, c, c * epsilon + np.log1p(c * epsilon), 0.1))
-    return pd.DataFrame(rows, columns="dataset shots source target alpha seed epsilon C bound kl".split())
+            rows.append(("mnist", n, s, t, alpha, np.nan, seed, epsilon, c, c * epsilon + np.log1p(c * epsilon), 0.1))
+    return pd.DataFrame(rows, columns="dataset shots source target alpha variant seed epsilon C bound kl".split())
 
 
 def costs() -> pd.DataFrame:

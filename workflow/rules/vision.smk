@@ -136,3 +136,30 @@ rule score_rewards:
         about=ASK.about("score_rewards"),
     shell:
         "prt run score_rewards {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"
+
+
+# Weight differences: a target with what fine-tuning changed in a source of its own architecture.
+rule merge:
+    input:
+        ASK.needs("merge"),
+    output:
+        directory(f"{VISION}/merged/{{job}}"),
+    log:
+        f"{LOGS}/merge/{{job}}.log",
+    benchmark:
+        f"{COSTS}/merge/{{job}}.tsv"
+    wildcard_constraints:
+        job=ASK.names("merge"),
+    conda:
+        "../../environment.yml"
+    threads: ASK.cores("merge")
+    resources:
+        mem_mb=growing(16000),
+        runtime=growing(60),
+        gpu=ASK.gpus("merge"),
+        device=ASK.device("merge"),
+    params:
+        config=CONFIG,
+        about=ASK.about("merge"),
+    shell:
+        "prt run merge {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"

@@ -74,6 +74,7 @@ def tune_language(job: JobName, config: ConfigFile, device: Device = "auto") -> 
                 plan.lora(run),
                 out=Path(plan.folder(run)),
                 checkpoints=Path(plan.top, "checkpoints", plan.path(run)),
+                references=tuple(plan.further(run)),
             )
             for run in runs
         ],

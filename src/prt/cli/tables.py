@@ -44,12 +44,16 @@ def tables(job: JobName, config: ConfigFile) -> None:
 
     begin()
     if (vision := plan.vision) is not None:
+        from prt.methods import METHODS
         from prt.vision.results import Scored
 
         for part in vision.parts():
             if vision.table(part, "transfer") in made:
                 split, _, dataset = part.partition("/")
-                scored, cells = Scored(map(Path, vision.scores(dataset, split))), vision.cells(dataset)
+                cells = [c for c in vision.cells(dataset) if split == "test" or not METHODS[c.method].at]
+                scored = Scored(map(Path, vision.scores(dataset, split)))
+                if any(METHODS[cell.method].at for cell in cells):
+                    scored.choose_on(Scored(map(Path, vision.scores(dataset, "validation"))), vision.strengths(dataset))
                 found = tables(cells, scored.result)._asdict() | {"theory": scored.theory(cells)}
                 for name, table in found.items():
                     write_table(Path(vision.table(part, name)), table)

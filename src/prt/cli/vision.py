@@ -53,7 +53,7 @@ def zero_shot(job: JobName, config: ConfigFile, device: Device = "auto") -> None
     begin()
     dataset, _, alone = job.partition("/")
     manifest, on = read_manifest(Path(plan.manifest(dataset)).parent), device_of(device)
-    for backbone in [alone] if alone else plan.backbones(dataset):
+    for backbone in [alone] if alone else plan.with_heads(dataset):
         head, out = plan.head(backbone, dataset), Path(plan.zero_shot_folder(backbone, dataset))
         task = ZeroShot(dataset, manifest, head, out, make_head=dataset != plan.noisy)
         zero_shot(plan.spec(backbone), backbone, [task], device=on, workers=workers_of(of), precision=plan.precision)
@@ -64,7 +64,7 @@ def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     plan, of = _asked(config, "tune", job)
     from prt.plan.jobs import within
     from prt.vision.prepared import read_manifest
-    from prt.vision.tune import Tuning, tune
+    from prt.vision.tune import Further, Tuning, tune
 
     begin()
     on = device_of(device)
@@ -79,6 +79,7 @@ def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
                 checkpoint=Path(plan.top, "checkpoints", f"{plan.path(run)}.safetensors"),
                 every=plan.every(run),
                 initial=Path(begun) if (begun := plan.initial(run)) else None,
+                references=tuple(Further(*of) for of in plan.further(run)),
             )
             for run in runs
         ],
@@ -103,6 +104,29 @@ def score_rewards(job: JobName, config: ConfigFile, device: Device = "auto") -> 
     manifest = read_manifest(Path(plan.manifest(on)).parent)
     rewards, outs, workers = list(chosen.values()), list(chosen), workers_of(of)
     score_rewards(rewards, on, manifest, outs, device=device_of(device), workers=workers)
+
+
+def merge(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
+    """Score a target with the difference of a source's fine-tuned and pretrained weights added to its own."""
+    plan, of = _asked(config, "merge", job)
+    from prt.vision.merge import Merged, merge
+    from prt.vision.prepared import read_manifest
+
+    begin()
+    dataset, source, target = job.split("/")
+    found = {out: c for out, c in plan.merged(dataset).items() if (c.source, c.target) == (source, target)}
+    runs = map(plan.folder, plan.fine_tuned(list(found.values())))
+    merged = [Merged(cell, Path(run), Path(out)) for (out, cell), run in zip(found.items(), runs, strict=True)]
+    merge(
+        plan.spec(source),
+        plan.spec(target),
+        plan.head(target, dataset),
+        merged,
+        data=read_manifest(Path(plan.manifest(dataset)).parent),
+        precision=plan.precision,
+        device=device_of(device),
+        workers=workers_of(of),
+    )
 
 
 def measure_training(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
@@ -134,4 +158,4 @@ def measure_inference(job: JobName, config: ConfigFile, device: Device = "auto")
     write_table(Path(of.makes[0]), table, digits=6)
 
 
-RULES = (pretrain, prepare, zero_shot, tune, score_rewards, measure_training, measure_inference)
+RULES = (pretrain, prepare, zero_shot, tune, score_rewards, merge, measure_training, measure_inference)

@@ -68,6 +68,7 @@ def select(summary: pd.DataFrame, comparison: pd.DataFrame, lora: bool) -> pd.Da
     rows = rows.merge(prt[PLACE])
     # On the source itself EFT is that model, and PRT a sibling of it: nothing was transferred.
     of = comparison[comparison["lora"].eq(lora) & comparison["source"].ne(comparison["target"])]
+    of = of[of["variant"].isna()]
     failed = of[of["verdict"] != "better"].assign(marks=of["baseline"].map(MARKS)).dropna(subset="marks")
     marks = failed.groupby([*PLACE, "method", "metric"])["marks"].agg("".join)
     rows = rows.merge(marks.reset_index(), "left", [*PLACE, "method", "metric"])

@@ -25,12 +25,12 @@ def draw(theory: pd.DataFrame, stem: Path) -> None:
 
 
 def select(theory: pd.DataFrame) -> pd.DataFrame:
-    """The vanilla rewards (α = 0), as means over the seeds; each source's own row stands first.
+    """The vanilla rewards (α = 0, no variant), as means over the seeds; each source's own row stands first.
 
     Raises:
         InputError: if there is none.
     """
-    vanilla = theory[theory["alpha"] == 0]
+    vanilla = theory[theory["alpha"].eq(0) & theory["variant"].isna()]
     if vanilla.empty:
         raise InputError("the theory table has no reward with alpha 0; tune one and run again.")
     pairs = vanilla.groupby(["dataset", "shots", "source", "target", "alpha"], sort=False)

@@ -32,6 +32,7 @@ from prt.methods import METHODS
 from prt.select import headline, plain
 
 BARS = ("pretrained", "eft", "prt", "ft")
+POINTS = {"poe": "D", "difference": "s"}  # drawn beside the bars, where they were measured
 WIDTH = 0.165  # of a bar, where a group has 1
 SHADE = "#F0F0F0"
 READ = "#D55E00"  # what was read off the paper's figures
@@ -86,7 +87,7 @@ def select(summary: pd.DataFrame, panels: list[Panel]) -> pd.DataFrame:
     shown = [table["source"].eq(panel["source"]) & table["target"].isin(groups(panel)) for panel in panels]
     rows = table[np.logical_or.reduce(shown)]
     last = bars(rows)
-    rows = rows[rows["method"].isin([*last, "poe", "source_ft"])]
+    rows = rows[rows["method"].isin([*last, *POINTS, "source_ft"])]
     if table.empty:
         raise InputError("the summary has no headline accuracies at alpha 0 and strength 1; evaluate some first.")
     for panel, condition in itertools.product(panels, conditions(table)):
@@ -119,10 +120,11 @@ def figure(rows: pd.DataFrame, panels: list[Panel]) -> Figure:
     for axis in axes:  # once all are drawn: panels share their axis, and a limit stops it from growing
         axis.set_ylim(bottom=0)
     handles: list[Artist] = [Patch(color=METHODS[method].colour, label=METHODS[method].label) for method in bars(rows)]
-    if rows["method"].eq("poe").any():
-        handles.append(
-            Line2D([], [], color=METHODS["poe"].colour, marker="D", linestyle="none", label=METHODS["poe"].label)
-        )
+    handles += [
+        Line2D([], [], color=METHODS[name].colour, marker=marker, linestyle="none", label=METHODS[name].label)
+        for name, marker in POINTS.items()
+        if rows["method"].eq(name).any()
+    ]
     handles += [
         Line2D(
             [], [], color=METHODS["source_ft"].colour, linestyle="--", linewidth=0.8, label=METHODS["source_ft"].label
@@ -139,13 +141,15 @@ def _panel(axis: Axes, rows: pd.DataFrame, targets: list[str]) -> None:
     """A group of bars per target, and the source's fine-tuned model as a line across."""
     axis.axvspan(-0.5, 0.5, color=SHADE, linewidth=0, zorder=0)
     rows = rows[rows["target"].isin(targets)]
-    for slot, method in enumerate([*bars(rows), "poe"]):
+    for slot, method in enumerate([*bars(rows), *POINTS]):
         of = rows[rows["method"] == method]
-        x, percent = places(of, targets) + (slot - 2) * WIDTH, 100 * of["value"]
-        if method != "poe":
+        if of.empty:
+            continue
+        x, percent = places(of, targets) + (min(slot, 4) - 2) * WIDTH + 0.05 * (slot > 4), 100 * of["value"]
+        if method not in POINTS:
             axis.bar(x, percent, WIDTH, color=METHODS[method].colour)
         else:
-            axis.plot(x, percent, "D", color=METHODS[method].colour, markersize=2.6, zorder=3, clip_on=False)
+            axis.plot(x, percent, POINTS[method], color=METHODS[method].colour, markersize=2.6, zorder=3, clip_on=False)
         axis.errorbar(x, percent, interval(of), fmt="none", ecolor=INK, elinewidth=0.6)
         if "paper" in of:
             read = axis.hlines(of["paper"], x - 0.42 * WIDTH, x + 0.42 * WIDTH, color=READ, linewidth=1.2, zorder=4)

@@ -13,6 +13,7 @@ from prt.cell import Cell
 from prt.errors import InputError, known
 from prt.language.chats import TEMPLATES, chat_template
 from prt.language.composed import compose
+from prt.language.merged import merged
 from prt.language.models import Causal, load
 from prt.language.reward import load_tuned, read_manifest, weights_hash
 from prt.methods import REWARDS, Network, method
@@ -51,7 +52,8 @@ class Models:
             raise InputError(f"the cell {cell} has no strength, which its method needs; give it.")
         base, *added = (self._network(cell, network) for network in whole.networks)
         weights = [sign * cell.strength for sign, _ in whole.added]
-        made = compose(base, list(zip(added, weights, strict=True)), cell.method)
+        put_on = merged if whole.merged else compose
+        made = put_on(base, list(zip(added, weights, strict=True)), cell.method)
         # What was tuned knows the template that it was tuned in; the target's own, if any, is another's.
         pairs = zip(whole.networks, (base, *added), strict=True)
         tuned = next((part for network, part in pairs if network.model not in PUBLISHED), base)
@@ -79,9 +81,11 @@ class Models:
         """Refuse what was tuned, if it is not what the cell says."""
         folder = self._folder(cell, network)
         manifest = read_manifest(Path(folder))
-        alpha = cell.alpha if network.model in REWARDS else None
+        alpha, variant = (cell.alpha, cell.variant) if network.model in REWARDS else (None, None)
         said: dict[str, Any] = {"method": network.model, "alpha": alpha, "seed": cell.seed, "lora": cell.lora}
+        said["variant"] = variant
         found = {key: manifest[key] for key in ("method", "alpha", "seed")} | {"lora": manifest["lora"] is not None}
+        found["variant"] = manifest.get("variant")
         for key, value in said.items():
             if found[key] != value:
                 raise InputError(

@@ -107,8 +107,8 @@ def tune(spec: str, tunings: Sequence[Tuning], *, data: Manifest, device: torch.
     lengths = {tuning.recipe.max_length for tuning in tunings}
     size = check(pretrained, max(lengths))
     tokenizer = pretrained.tokenizer
-    for model, place in {(model, place) for tuning in tunings for model, place in tuning.further.items()}:
-        check_beside(pretrained, load(place, DTYPES[tunings[0].recipe.precision], cpu, model), max(lengths))
+    for model, spec_of in {(model, spec_of) for tuning in tunings for model, spec_of in tuning.further.items()}:
+        check_beside(pretrained, load(spec_of, DTYPES[tunings[0].recipe.precision], cpu, model), max(lengths))
     tokenizer.chat_template = chat_template(tokenizer, template, name)
     del pretrained
     place = tunings[0].checkpoints / TOKENS
@@ -126,6 +126,7 @@ def tune(spec: str, tunings: Sequence[Tuning], *, data: Manifest, device: torch.
             "template": template,
             "recipe": recipe.model_dump(),
         }
+        facts |= {"variant": run.variant} if run.variant else {}
         if tuning.further:
             facts["references"] = {model: weights_hash(place) for model, place in tuning.further.items()}
         # What is only read, LoRA's base or a reference, is kept in the precision of the products. All is loaded anew

@@ -66,10 +66,12 @@ class Budget:
             return
         for dataset in vision.prepared:
             scored = images(self.plan, dataset)
-            for backbone in vision.backbones(dataset):
+            for backbone in vision.with_heads(dataset):
                 yield vision.zero_shot(backbone, dataset), self._images(backbone, scored, scored)
             for run in vision.runs(dataset):
                 yield vision.made("tuned", vision.path(run)), self._tuned(vision, run, scored)
+            for folder, cell in vision.merged(dataset).items():
+                yield folder.rsplit("/", 3)[0], self._images(cell.target, scored, scored)
         for run in vision.carried():
             job = next(j for j in self.plan.jobs.of("score_rewards") if within(vision.carried_folder(run), j.makes[0]))
             yield job.makes[0], self._images(run.model, images(self.plan, str(vision.noisy)), 0)
@@ -105,12 +107,14 @@ class Budget:
             yield language.evaluated(cell), self._evaluated(cell)
 
     def _learned(self, run: Run, recipe: Recipe, chats: Range) -> Work:
-        passes = BACKWARD + int(recipe.gradient_checkpointing) + int(run.method == "prt")
+        frozen = 1 + len(recipe.references) if run.method == "prt" else 0
+        passes = BACKWARD + int(recipe.gradient_checkpointing) + frozen
         return Work("tuning", chats * (recipe.epochs * passes * 2e9 * self._billions(run.model)), Range())
 
     def networks(self, cell: Cell) -> list[float]:
         """Billions of parameters of each network that a cell holds."""
-        owners = (network.owner for network in METHODS[cell.method].networks)
+        of = METHODS[cell.method]
+        owners = (network.owner for network in ((of.base,) if of.merged else of.networks))
         return [self._billions(cell.target if owner == "target" else cell.source or cell.target) for owner in owners]
 
     def _evaluated(self, cell: Cell) -> Work:

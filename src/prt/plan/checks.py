@@ -1,7 +1,7 @@
 """Reading and checking a configuration: unknown keys, values of the wrong type, names of nothing."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
@@ -16,7 +16,7 @@ from prt.language.recipe import Lora
 from prt.language.recipe import Recipe as LanguageRecipe
 from prt.language.tasks import allow
 from prt.methods import METHODS
-from prt.recipe import Recipe, Settings
+from prt.recipe import Recipe, Referring, Settings
 from prt.vision.catalogue import NAMES
 from prt.vision.names import check_spec
 
@@ -28,7 +28,9 @@ RENAMED = {
 # Methods that every pair is measured with, and those that a language configuration may name beside them.
 ALWAYS = ("pretrained", "prt", "eft", "source_ft")
 FURTHER = [
-    name for name, of in METHODS.items() if name not in ALWAYS and all(n.model != "adapted" for n in of.networks)
+    name
+    for name, of in METHODS.items()
+    if name not in ALWAYS and not of.at and all(n.model != "adapted" for n in of.networks)
 ]
 
 
@@ -151,10 +153,18 @@ def _placed(place: str, check: Callable[..., Any], *given: Any) -> Any:
         raise InputError(f"{place} of the configuration: {error}") from None
 
 
+def _check_references(given: Given, place: str, models: Iterable[str], kind: str) -> None:
+    """Refuse a reward that is to be tuned beside a model that there is none of."""
+    for name in given.get("references", []):
+        known(name, models, f"{kind} in {place}.references of the configuration")
+
+
 ONE_PRECISION = {"precision": "set it in vision.recipe, for the whole experiment"}
+FURTHER_ON = {"references": "a reward is tuned further beside what it was tuned beside; take it out"}
 PRETRAINING = {
     "precision": "pretraining is in fp32; take it out",
     "augment": "the corpus says how its examples are augmented; take it out",
+    **dict.fromkeys(Referring.model_fields, "nothing is pretrained beside another model; take it out"),
 }
 
 
@@ -167,7 +177,13 @@ def _check_vision(vision: Vision) -> None:
         for shots, given in dataset.shots.items():
             recipe_of(given, f"{place}.shots.{shots}", ONE_PRECISION)
             recipe_of(vision.recipe | given, f"{place}.shots.{shots}")
+            _check_references(given, f"{place}.shots.{shots}", backbones, "backbone")
     recipe_of(vision.recipe, "vision.recipe")
+    _check_references(vision.recipe, "vision.recipe", backbones, "backbone")
+    for name, variant in vision.variants.items():
+        place = f"vision.variants.{name}.recipe"
+        recipe_of(variant.recipe, place, ONE_PRECISION)
+        _check_references(variant.recipe, place, backbones, "backbone")
     for name, backbone in backbones.items():
         if backbone.paper is not None:
             known(backbone.paper, BACKBONES, f"value of vision.backbones.{name}.paper of the configuration")
@@ -189,7 +205,7 @@ def _check_vision(vision: Vision) -> None:
         known(item.dataset, datasets, f"data set of {name}")
         known(item.shots, datasets[item.dataset].shots, f"number of shots of {name}")
     if vision.table5 is not None:
-        recipe_of(vision.table5.recipe, "vision.table5.recipe", ONE_PRECISION)
+        recipe_of(vision.table5.recipe, "vision.table5.recipe", ONE_PRECISION | FURTHER_ON)
         noisy = f"{vision.table5.dataset}-noise"
         if noisy in datasets:
             raise InputError(
@@ -197,6 +213,7 @@ def _check_vision(vision: Vision) -> None:
             )
 
 
+LENGTH = {"precision": "set it in language.recipe, for the whole experiment"}
 MINIATURE = ("digits", "mnist")
 # The names of the paper's models in its tables.
 BACKBONES = tuple(
@@ -251,6 +268,12 @@ def _check_language(language: Language) -> None:
     for name in language.methods:
         known(name, FURTHER, "value of language.methods of the configuration")
     _built(LanguageRecipe, language.recipe, "language.recipe", {})
+    _check_references(language.recipe, "language.recipe", models, "language model")
+    for name, variant in language.variants.items():
+        place = f"language.variants.{name}.recipe"
+        _built(LanguageRecipe, variant.recipe, place, LENGTH)
+        _built(LanguageRecipe, language.recipe | variant.recipe, place, {})
+        _check_references(variant.recipe, place, models, "language model")
     if language.lora is not None:
         _built(Lora, language.lora.settings, "language.lora", {})
         _built(LanguageRecipe, language.lora.recipe, "language.lora.recipe", {})

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prt.errors import known
+from prt.recipe import Referring
 
 RULES = (
     *("fetch_backbone", "fetch_dataset", "fetch_model", "fetch_chats", "fetch_benchmark"),
-    *("pretrain", "prepare", "zero_shot", "tune", "score_rewards", "measure_training", "measure_inference"),
+    *("pretrain", "prepare", "zero_shot", "tune", "score_rewards", "merge", "measure_training", "measure_inference"),
     *("write_text", "pretrain_language", "prepare_chats", "tune_language", "evaluate", "next_tokens"),
     *("measure_decoding", "check_zero_shot", "approve_zero_shot", "tables", "collect", "draw"),
 )
@@ -101,6 +102,14 @@ class Jobs:
 def unique(values: Iterable[Any]) -> list[Any]:
     """The values without repetitions, in order."""
     return list(dict.fromkeys(values))
+
+
+def beside_others(given: dict[str, Any], model: str, method: str) -> dict[str, Any]:
+    """A recipe of a run: what is fine-tuned is tuned beside nothing, and no model is a further one to itself."""
+    if method == "ft":
+        return {key: value for key, value in given.items() if key not in Referring.model_fields}
+    others = [name for name in given.get("references", []) if name != model]
+    return given | ({"references": others} if "references" in given else {})
 
 
 def slug(text: str) -> str:

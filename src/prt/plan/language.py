@@ -15,7 +15,7 @@ from prt.language.task_files import files
 from prt.language.tasks import folder as data_folder
 from prt.language.tasks import is_file, settings
 from prt.methods import METHODS, Network
-from prt.plan.jobs import Job, shared, slug, unique
+from prt.plan.jobs import Job, beside_others, shared, slug, unique
 
 
 class LanguagePlan:
@@ -51,17 +51,22 @@ class LanguagePlan:
         seeds = self.config.seeds if of.seeds is None else of.seeds
         return (
             Cell(
-                dataset=benchmark, source=panel.source, target=target, method=name, alpha=alpha, lora=lora,
-                strength=1.0, seed=seed,
+                dataset=benchmark, source=panel.source, target=target, method=name, alpha=alpha, variant=variant,
+                lora=lora, strength=1.0, seed=seed,
             ).clean()
             for lora in [item == "table6"]
             for panel in of.panels
             for target in panel.models
             for name, method in METHODS.items()
             if self._measured(name, panel.source, target)
-            for alpha in (getattr(of, "alphas", [0.0]) if method.has_alpha else [None])
+            for alpha, variant in (self._ways(item, of) if method.has_alpha else [(None, None)])
             for seed in seeds
         )  # fmt: skip
+
+    def _ways(self, item: str, of: Bars) -> list[tuple[float, str | None]]:
+        """(α, variant) of the rewards of an item; those that are bars have the variants, too."""
+        variants = self.config.variants.items() if item in self.config.bars else []
+        return [*((a, None) for a in getattr(of, "alphas", [0.0])), *((way.alpha, name) for name, way in variants)]
 
     def _measured(self, method: str, source: str, target: str) -> bool:
         """Whether a pair has a row of a method."""
@@ -69,6 +74,8 @@ class LanguagePlan:
             return False
         if method == "ft" and target == source:
             return True
+        if METHODS[method].merged and not self.alike(source, target):
+            return False
         return method in ("pretrained", "prt", "eft", "source_ft", *self.config.methods)
 
     @cached_property
@@ -84,13 +91,20 @@ class LanguagePlan:
         """(source, target) of every transfer."""
         return unique((str(row.source), row.target) for row in self.rows())
 
+    def alike(self, source: str, target: str) -> bool:
+        """Whether two models differ in their weights alone, so that those can be added."""
+        found = {of.architecture or of.size for of in (self.config.models[source], self.config.models[target])}
+        return source == target or (len(found) == 1 and None not in found)
+
     def run(self, cell: Cell, network: Network) -> Run:
         """The run that a tuned network of a cell is."""
         model = cell.target if network.owner == "target" or cell.source is None else cell.source
-        alpha = cell.alpha if network.model == "prt" else None
+        alpha, variant = (cell.alpha, cell.variant) if network.model == "prt" else (None, None)
+        seed = cell.seed or 0
         return Run(
-            dataset=self.dataset, model=model, method=network.model, alpha=alpha, lora=cell.lora, seed=cell.seed or 0
-        )
+            dataset=self.dataset, model=model, method=network.model, alpha=alpha, lora=cell.lora, seed=seed,
+            variant=variant,
+        )  # fmt: skip
 
     def runs(self) -> list[Run]:
         """Everything that is tuned: for the cells, and the rewards that pictures and Table 3 show."""
@@ -122,6 +136,7 @@ class LanguagePlan:
         found = [name for pair in self.pairs() for name in pair]
         found += [name for item in self.config.next_tokens.values() for name in (item.source, item.target)]
         found += [name for pair in (self.config.table3.pairs if self.config.table3 else []) for name in pair]
+        found += [name for run in self.runs() for name in self.recipe(run).references]
         return unique(found)
 
     @property
@@ -135,7 +150,14 @@ class LanguagePlan:
     def recipe(self, run: Run) -> Recipe:
         """The recipe of a run."""
         by_lora = self.config.lora.recipe if run.lora and self.config.lora else {}
-        return Recipe(**(self.config.recipe | by_lora))
+        given = self.config.recipe | by_lora
+        if run.variant:
+            given = given | self.config.variants[run.variant].recipe
+        return Recipe(**beside_others(given, run.model, run.method))
+
+    def further(self, run: Run) -> list[str]:
+        """Where the further models lie that a reward is tuned beside."""
+        return [self.model(name) for name in self.recipe(run).references]
 
     def lora(self, run: Run) -> Lora | None:
         """The adapter of a run; None where the whole model is tuned."""
@@ -279,7 +301,8 @@ class LanguagePlan:
                     for p, a in sorted(zip(paths, lora, strict=True), key=itemgetter(0))
                 ],
             ]
-            needs = (self.weights(self.model(model)), f"{self.top}/data/manifest.json")
+            beside = [self.weights(place) for run in of for place in self.further(run)]
+            needs = tuple(unique([self.weights(self.model(model)), f"{self.top}/data/manifest.json", *beside]))
             billions = self.config.models[model].parameters or 0.0
             # Weights, gradients and two moments in float32 take 16 bytes a parameter, of a GPU's 80 GB.
             gpus = 0 if self.is_miniature(model) else 1 if billions < 2 else 8

@@ -1,63 +1,31 @@
 """What a vision experiment consists of: its runs, its cells, and its jobs."""
 
 from collections.abc import Iterator
-from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any
 
 from prt.atomic import fingerprint
 from prt.cell import TABLES, Cell, Run
-from prt.config import Vision
 from prt.methods import METHODS
-from prt.plan.jobs import Job, shared, slug, unique
+from prt.plan.jobs import Job, beside_others, shared, slug, unique
+from prt.plan.places import Places
 from prt.recipe import Precision, Recipe
-from prt.vision.names import CONFIG, LOCAL, folder_of
 
 SPLITS = ("validation", "test")
 TUNED = ("pretrained", "ft", "prt")  # what there is of a backbone on a data set, and on its noisy copy
 ON_NOISE = ("pretrained", "prt", "adapted")
+SWEPT = [of.at for of in METHODS.values() if of.at]  # over strengths
 
 
-class VisionPlan:
+class VisionPlan(Places):
     """The vision half of an experiment.
 
-    Paths: ``data/DATASET``, ``backbones/BACKBONE``, ``zero_shot/DATASET/BACKBONE`` (head and pretrained scores),
-    ``tuned/DATASET/BACKBONE/RUN/SHOTS/SEED``, ``carried/…`` (scores of a reward on a data set that it was not tuned
-    on, under the same path), ``transfer/SPLIT/DATASET``. A job makes all whose path begins with its name.
+    Paths, beside those of :class:`Places`: ``tuned/DATASET/BACKBONE/RUN/SHOTS/SEED``, ``carried/…`` (scores of a reward
+    on a data set that it was not tuned on, under the same path), ``merged/DATASET/SOURCE/TARGET/SHOTS/SEED/SCALE``
+    (scores of a difference of weights), ``transfer/SPLIT/DATASET``. A job makes all whose path begins with its name.
     """
 
-    def __init__(
-        self, config: Vision, experiment: str, few: bool, pretraining_seed: int, stand_ins: bool = False
-    ) -> None:
-        self.config, self.few, self.pretraining_seed, self.stand_ins = config, few, pretraining_seed, stand_ins
-        self.top = f"results/{experiment}/vision"
-
     # ------------------------------------------------------------------------------------------------ what there is
-
-    @property
-    def datasets(self) -> list[str]:
-        """The configuration's data sets."""
-        return list(self.config.datasets)
-
-    @property
-    def clean(self) -> str | None:
-        """The data set of Table 5."""
-        return self.config.table5.dataset if self.config.table5 else None
-
-    @property
-    def noisy(self) -> str | None:
-        """The copy of that data set with noise on its images."""
-        return f"{self.clean}-noise" if self.clean else None
-
-    def without_noise(self, dataset: str) -> str:
-        """The data set itself, or what the noisy copy is a copy of: they share labels, heads and recipes."""
-        return str(self.clean) if dataset == self.noisy else dataset
-
-    def source(self, dataset: str) -> str:
-        """Where a data set comes from."""
-        if dataset == self.noisy and self.config.table5:
-            return f"noise:{self.config.table5.noise:g}:{self.top}/data/{self.clean}"
-        return self.config.datasets[dataset].source
 
     def pairs(self, dataset: str) -> list[tuple[str, str]]:
         """(source, target) of every transfer on a data set: the panels', and those of other items on theirs."""
@@ -79,13 +47,24 @@ class VisionPlan:
     @property
     def used(self) -> list[str]:
         """The backbones that the configuration's transfers use."""
-        return unique(name for dataset in self.datasets for name in self.backbones(dataset))
+        return unique(name for dataset in self.datasets for name in self.with_heads(dataset))
 
-    def alphas(self, dataset: str, source: str, shots: str) -> list[float]:
-        """The αs of the rewards of a source: 0, and those of Figure 6."""
+    def with_heads(self, dataset: str) -> list[str]:
+        """The backbones that are used on a data set, and those that rewards are tuned beside."""
+        beside = [name for run in self.runs(dataset) for name in self.recipe(run).references]
+        return unique([*self.backbones(dataset), *(beside if dataset != self.noisy else [])])
+
+    def alike(self, source: str, target: str) -> bool:
+        """Whether two backbones differ in their weights alone, so that those can be added."""
+        architectures = {self.architecture(source), self.architecture(target)}
+        return source != target and len(architectures) == 1 and None not in architectures
+
+    def rewards(self, dataset: str, source: str, shots: str) -> list[tuple[float, str | None]]:
+        """(α, variant) of the rewards of a source: (0, None), the αs of Figure 6, and the variants."""
         item = self.config.figure6
         swept = (dataset, source, shots) == (item.dataset, item.source, item.shots)
-        return unique([0.0, *(item.alphas if swept else [])])
+        variants = [(of.alpha, name) for name, of in self.config.variants.items()]
+        return unique([(0.0, None), *((alpha, None) for alpha in (item.alphas if swept else [])), *variants])
 
     def runs(self, dataset: str) -> list[Run]:
         """Everything that is tuned on a data set: FT of all backbones, rewards of the sources."""
@@ -95,14 +74,14 @@ class VisionPlan:
             return [Run(method="adapted", seed=seed, **facts) for seed in self.config.seeds]
         sources = {source for source, _ in self.pairs(dataset)}
         return [
-            Run(dataset=dataset, model=backbone, method=method, alpha=alpha, shots=shots, seed=seed)
+            Run(dataset=dataset, model=backbone, method=method, alpha=alpha, shots=shots, seed=seed, variant=variant)
             for backbone in self.backbones(dataset)
             for shots in self.config.datasets[dataset].shots
-            for method, alphas in (
-                ("ft", [None]),
-                ("prt", self.alphas(dataset, backbone, shots) if backbone in sources else []),
+            for method, ways in (
+                ("ft", [(None, None)]),
+                ("prt", self.rewards(dataset, backbone, shots) if backbone in sources else []),
             )
-            for alpha in alphas
+            for alpha, variant in ways
             for seed in self.config.seeds
         ]
 
@@ -125,19 +104,38 @@ class VisionPlan:
         else:
             sizes, models = list(self.config.datasets[dataset].shots), TUNED
         methods = [name for name, of in METHODS.items() if all(network.model in models for network in of.networks)]
-        strengths = sorted({1.0, *(self.config.strengths if dataset != self.noisy else [])})
+        if dataset == self.noisy:
+            methods = [name for name in methods if not METHODS[name].at]
         return unique(
             Cell(
                 dataset=dataset, shots=shots, source=source, target=target, method=name, alpha=alpha,
-                strength=strength, seed=seed,
+                variant=variant, strength=strength, seed=seed,
             ).clean()
             for shots in sizes
             for source, target in self.pairs(dataset)
             for name in methods
-            for alpha in (self.alphas(dataset, source, shots) if METHODS[name].has_alpha else [None])
-            for strength in (strengths if name in ("eft", "prt") and not alpha else [1.0])
+            if self.alike(source, target) or not METHODS[name].merged
+            for alpha, variant in (self.rewards(dataset, source, shots) if METHODS[name].has_alpha else [(None, None)])
+            if variant or not (alpha and METHODS[name].at)
+            for strength in (self.strengths(dataset) if name in SWEPT and (variant or not alpha) else [1.0])
             for seed in self.config.seeds
         )  # fmt: skip
+
+    def strengths(self, dataset: str) -> list[float]:
+        """The strengths that are tried on a data set."""
+        return sorted({1.0, *(self.config.strengths if dataset != self.noisy else [])})
+
+    def merged(self, dataset: str) -> dict[str, Cell]:
+        """Folder of scores → cell of every model that is a sum of weights."""
+        return {
+            f"{self.merging(dataset, str(c.source), c.target)}/{c.shots}/{c.seed}/{c.strength:g}": c
+            for c in self.cells(dataset)
+            if METHODS[c.method].merged and not METHODS[c.method].at
+        }
+
+    def merging(self, dataset: str, source: str, target: str) -> str:
+        """The folder of the scores of all differences of a source's weights on a target."""
+        return f"{self.top}/merged/{dataset}/{source}/{target}"
 
     # ----------------------------------------------------------------------------------------------- how it is made
 
@@ -146,13 +144,19 @@ class VisionPlan:
         given = self.config.recipe | self.config.datasets[self.without_noise(run.dataset)].shots[run.shots]
         if run.method == "adapted" and self.config.table5:
             given = given | self.config.table5.recipe
-        return Recipe(**given)
+        if run.variant:
+            given = given | self.config.variants[run.variant].recipe
+        return Recipe(**beside_others(given, run.model, run.method))
+
+    def further(self, run: Run) -> list[tuple[str, Path]]:
+        """Specification and head of each further model that a reward is tuned beside."""
+        return [(self.spec(name), self.head(name, run.dataset)) for name in self.recipe(run).references]
 
     def every(self, run: Run) -> int:
         """Iterations between two points of a run's curve; 0: it has none."""
         item = self.config.figure6
         here = (run.dataset, run.shots, run.model) == (item.dataset, item.shots, item.source)
-        return item.every if here and run.method == "prt" and run.alpha in item.alphas else 0
+        return item.every if here and run.method == "prt" and run.alpha in item.alphas and not run.variant else 0
 
     def swept(self) -> list[Run]:
         """The runs whose curves Figure 6a shows."""
@@ -180,67 +184,12 @@ class VisionPlan:
         """Where a run is written."""
         return f"{self.top}/tuned/{self.path(run)}"
 
-    def is_miniature(self, backbone: str) -> bool:
-        """Whether the pipeline pretrains this backbone itself; such networks are small and run on one CPU core."""
-        return self.config.backbones[backbone].spec is None
-
-    def spec(self, backbone: str) -> str:
-        """How the package names a backbone: the folder that was made or fetched, or the user's own."""
-        folder = self.fetched(backbone)
-        if self.is_miniature(backbone):
-            folder = f"{self.top}/backbones/{backbone}"
-        return f"{LOCAL}{folder}" if folder else str(self.config.backbones[backbone].spec)
-
-    def fetched(self, backbone: str) -> str | None:
-        """Where the weights of an open_clip tag are kept, or None for a backbone that has its own files."""
-        spec = self.config.backbones[backbone].spec
-        if spec is None or folder_of(spec) is not None or isfile(spec.partition("/")[2]):
-            return None
-        return f"{self.config.downloads}/backbones/{slug(spec)}"
-
-    def weights(self, backbone: str) -> list[str]:
-        """What must be there before a backbone can be loaded."""
-        spec = self.config.backbones[backbone].spec
-        if spec is None or self.fetched(backbone):
-            return [f"{self.spec(backbone).removeprefix(LOCAL)}/{CONFIG}"]
-        own = str(folder_of(spec) or spec.partition("/")[2])
-        return [own] if exists(own) else []
-
-    def receipt(self, dataset: str) -> list[str]:
-        """The file that says that a data set's source is fetched; none for a source that is at hand."""
-        source = self.source(dataset)
-        kind, _, name = source.partition(":")
-        at_hand = kind in ("miniature", "folder", "noise") or (kind == "huggingface" and isdir(name))
-        return [] if at_hand else [f"{self.config.downloads}/{slug(source)}.json"]
-
-    def state(self, dataset: str) -> str:
-        """Names, sizes and times of a user's own image folder: where they change, what hangs on them is made again."""
-        kind, _, folder = self.source(dataset).partition(":")
-        if kind != "folder":
-            return ""
-        top = Path(folder)
-        shown = (p for p in top.rglob("*") if not any(part.startswith(".") for part in p.relative_to(top).parts))
-        files = sorted(path for path in shown if path.is_file())
-        return fingerprint([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
-
     # ------------------------------------------------------------------------------------------------------ the jobs
 
     @property
     def prepared(self) -> list[str]:
         """Every data set that is prepared."""
         return [*self.datasets, *([self.noisy] if self.noisy else [])]
-
-    def manifest(self, dataset: str) -> str:
-        """What says that a data set is prepared."""
-        return f"{self.top}/data/{dataset}/manifest.json"
-
-    def zero_shot_folder(self, backbone: str, dataset: str) -> str:
-        """Where a backbone's scores for a data set lie, and its head but for the noisy copy."""
-        return f"{self.top}/zero_shot/{dataset}/{backbone}"
-
-    def head(self, backbone: str, dataset: str) -> Path:
-        """The file of a backbone's head for a data set."""
-        return Path(self.zero_shot_folder(backbone, self.without_noise(dataset)), "head.safetensors")
 
     def zero_shot(self, backbone: str, dataset: str) -> str:
         """The folder that the job makes in which they lie."""
@@ -283,7 +232,7 @@ class VisionPlan:
                 yield Job("fetch_dataset", slug(source), (), tuple(receipt), source)
 
     def _scoring(self) -> Iterator[Job]:
-        pairs = (f"{dataset}/{backbone}" for dataset in self.prepared for backbone in self.backbones(dataset))
+        pairs = (f"{dataset}/{backbone}" for dataset in self.prepared for backbone in self.with_heads(dataset))
         for name, paths in shared(pairs, 1 if self.few else None):
             dataset, backbones = name.partition("/")[0], [path.partition("/")[2] for path in paths]
             needs = [self.manifest(dataset), *(file for backbone in backbones for file in self.weights(backbone))]
@@ -318,6 +267,8 @@ class VisionPlan:
                 needs = [*self.weights(backbone), self.manifest(dataset), self.zero_shot(backbone, clean)]
                 needs += self.approval(clean)
                 needs += [self.made("tuned", self.path(self._begun(run))) for run in of if run.method == "adapted"]
+                for beside in unique(name for run in of for name in self.recipe(run).references):
+                    needs += [*self.weights(beside), self.zero_shot(beside, clean)]
                 about = [self.spec(backbone)] + [
                     [path, self.recipe(runs[path]).model_dump(), self.every(runs[path])] for path in sorted(paths)
                 ]
@@ -330,11 +281,31 @@ class VisionPlan:
             yield Job(
                 "score_rewards", name, tuple(unique(needs)), made, sorted(paths), **self._size(rewards[paths[0]].model)
             )
+        for dataset in self.datasets:
+            yield from self._merging(dataset)
+
+    def _merging(self, dataset: str) -> Iterator[Job]:
+        pairs: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.merged(dataset).values():
+            pairs.setdefault((str(cell.source), cell.target), []).append(cell)
+        for (source, target), cells in pairs.items():
+            needs = [self.manifest(dataset), *self.weights(source), *self.weights(target)]
+            needs += [self.zero_shot(backbone, dataset) for backbone in (source, target)]
+            needs += [self.made("tuned", self.path(run)) for run in self.fine_tuned(cells)]
+            about = [self.spec(source), self.spec(target), self.strengths(dataset), self.precision]
+            made = (self.merging(dataset, source, target),)
+            yield Job("merge", f"{dataset}/{source}/{target}", tuple(unique(needs)), made, about, **self._size(target))
+
+    def fine_tuned(self, cells: list[Cell]) -> list[Run]:
+        """The fine-tuned models of the sources of some cells."""
+        return [
+            Run(dataset=c.dataset, model=str(c.source), method="ft", shots=c.shots, seed=c.seed or 0) for c in cells
+        ]
 
     def scores(self, dataset: str, split: str) -> list[str]:
         """All score files of a data set and split."""
         folders = [self.zero_shot_folder(backbone, dataset) for backbone in self.backbones(dataset)]
-        folders += map(self.folder, self.runs(dataset))
+        folders += [*map(self.folder, self.runs(dataset)), *self.merged(dataset)]
         if dataset == self.noisy:
             folders += map(self.carried_folder, self.carried())
         return [f"{folder}/{split}.safetensors" for folder in folders]
@@ -343,6 +314,7 @@ class VisionPlan:
         """What the jobs make in which all scores of a data set lie."""
         found = [self.zero_shot(backbone, dataset) for backbone in self.backbones(dataset)]
         found += [self.made("tuned", self.path(run)) for run in self.runs(dataset)]
+        found += [self.merging(dataset, str(cell.source), cell.target) for cell in self.merged(dataset).values()]
         if dataset == self.noisy:
             found += [self.made("carried", self.path(self._moved(run))) for run in self.carried()]
         return unique(found)
@@ -390,11 +362,3 @@ class VisionPlan:
             needs = [file for name in unique(names) if self._is_small(name) for file in self.weights(name)]
             about = [costs.batch, costs.repeats, own, {name: self.network(name) for name in names}]
             yield Job(rule, table, tuple(needs), (self.table("", table),), about, gpus=gpus)
-
-    def network(self, backbone: str) -> str:
-        """The architecture of a backbone, as benchmarks of speed read it."""
-        return self.spec(backbone) if self._is_small(backbone) else str(self.config.backbones[backbone].spec)
-
-    def _is_small(self, backbone: str) -> bool:
-        """Whether a backbone is the pipeline's own work, whose folder alone says what its architecture is."""
-        return self.stand_ins or self.is_miniature(backbone)

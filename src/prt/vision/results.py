@@ -1,6 +1,7 @@
 """Every cell of every vision table, from cached scores: a sum of a few matrices and what is measured of it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from prt.methods import REWARDS, Network, method
 from prt.results import Measure, Result
 from prt.scores import Scores, check_same_examples
 
-THEORY = ["dataset", "shots", "source", "target", "alpha", "seed", "epsilon", "C", "bound", "kl"]
+THEORY = ["dataset", "shots", "source", "target", "alpha", "variant", "seed", "epsilon", "C", "bound", "kl"]
 
 
 class Scored:
@@ -29,7 +30,8 @@ class Scored:
         self._scores: dict[tuple[Any, ...], Scores] = {}
         for path in files:
             s = Scores.load(path)
-            key = (s.backbone, s.method, s.alpha, s.shots if s.seed is not None else None, s.seed)
+            shots = s.shots if s.seed is not None else None
+            key = (s.backbone, s.method, s.alpha, s.variant, shots, s.seed, s.source, s.strength)
             if key in self._scores:
                 raise InputError(f"{path} holds scores of a run that another file holds, too; give each run once.")
             self._scores[key] = s
@@ -39,6 +41,12 @@ class Scored:
         for s in self._scores.values():
             check_same_examples(self._any, s)
         self._result = cache(self._computed)
+        self._validation: Scored | None = None
+        self._strengths: Sequence[float] = ()
+
+    def choose_on(self, validation: "Scored", strengths: Sequence[float]) -> None:
+        """Choose strengths, where a method asks for that, among ``strengths`` by the accuracy on other scores."""
+        self._validation, self._strengths = validation, strengths
 
     def network(self, cell: Cell, network: Network) -> Tensor:
         """Log-probabilities or rewards (N, L) of a network of a cell, in float64: sums do not depend on their order.
@@ -48,16 +56,22 @@ class Scored:
         """
         backbone = cell.target if network.owner == "target" else cell.source
         tuned = network.model != "pretrained"
-        alpha = cell.alpha if network.model in REWARDS else None
-        key = (backbone, network.model, alpha, cell.shots if tuned else None, cell.seed if tuned else None)
+        alpha, variant = (cell.alpha, cell.variant) if network.model in REWARDS else (None, None)
+        shots, seed = (cell.shots, cell.seed) if tuned else (None, None)
+        facts = f"{network.model}, alpha {alpha}, shots {cell.shots}, seed {cell.seed}" if tuned else network.model
+        return self._found(cell, (backbone, network.model, alpha, variant, shots, seed, None, None), facts)
+
+    def _found(self, cell: Cell, key: tuple[Any, ...], facts: str) -> Tensor:
         if cell.dataset != self._any.dataset or key not in self._scores:
-            facts = f"{network.model}, alpha {alpha}, shots {cell.shots}, seed {cell.seed}" if tuned else network.model
-            raise InputError(f"no scores of {backbone} on {cell.dataset} ({facts}); score that, and run again.")
+            raise InputError(f"no scores of {key[0]} on {cell.dataset} ({facts}); score that, and run again.")
         return self._scores[key].values.double()
 
     def predicted(self, cell: Cell) -> Tensor:
         """Log-probabilities (N, L) of a cell, up to a constant for each example."""
         of = method(cell.method)
+        if of.merged:
+            key = (cell.target, "difference", None, None, cell.shots, cell.seed, cell.source, cell.strength)
+            return self._found(cell, key, f"with the difference of weights of {cell.source}, scale {cell.strength}")
         base = self.network(cell, of.base)
         if not of.added:
             return base
@@ -72,12 +86,25 @@ class Scored:
         ``mean_per_class_recall``. Calibration: ``nll``, the negative log-likelihood in nats; ``ece``, the expected
         calibration error.
 
+        Of a method whose strength is chosen: the one that is best on the validation scores, and of several the nearest
+        to 1.
+
         Raises:
             InputError: if scores are missing.
         """
         return self._result(cell.clean())
 
+    def _chosen(self, cell: Cell) -> Result:
+        if self._validation is None:
+            raise InputError(f"the strength of {cell} is chosen on validation data: give its scores, too.")
+        fixed = [cell.model_copy(update={"method": method(cell.method).at, "strength": s}) for s in self._strengths]
+        means = [self._validation.result(c).measures["top1"].values.mean() for c in fixed]
+        best = max(zip(means, fixed, strict=True), key=lambda of: (of[0], -abs((of[1].strength or 0) - 1)))[1]
+        return replace(self.result(best), strength=best.strength)
+
     def _computed(self, cell: Cell) -> Result:
+        if method(cell.method).at:
+            return self._chosen(cell)
         scores, labels = self.predicted(cell), self._any.labels
         log_probs, rank = combine.log_probs(scores), classification.rank(scores, labels)
         right = (rank == 0).double().numpy()
@@ -97,7 +124,7 @@ class Scored:
             source, target = (self.network(c, method("pretrained").base) for c in (alone, cell))
             r = self.network(cell, method("reward").base)
             rows.append(
-                {key: getattr(cell, key) for key in THEORY[:6]}
+                {key: getattr(cell, key) for key in THEORY[:7]}
                 | {
                     "epsilon": theory.epsilon(source, target).mean().item(),
                     "C": theory.concentration(source, r).mean().item(),

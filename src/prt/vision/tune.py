@@ -259,6 +259,7 @@ class Tuner:
         rewarding = run.method in REWARDS
         facts: dict[str, Any] = {"method": run.method, "shots": run.shots, "seed": run.seed}
         facts["alpha"] = (run.alpha or 0.0) if rewarding else None
+        facts |= {"variant": run.variant} if run.variant else {}
         write_scores(
             network,
             [self.splits[name] for name in SCORED],
