@@ -15,6 +15,7 @@ from prt import methods
 from prt.cell import Cell
 from prt.errors import InputError
 from prt.language import parts
+from prt.language.merged import merged
 from prt.language.models import Causal
 from prt.language.parts import Models
 from prt.language.reward import save_tuned, weights_hash
@@ -66,7 +67,9 @@ def cell(method: str, **facts: Any) -> Cell:
     return CELL.model_copy(update={"method": method, **facts}).clean()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "adapted"])
+@pytest.mark.parametrize(
+    "name", [name for name, of in METHODS.items() if name != "adapted" and not of.merged and not of.at]
+)
 def test_every_method_is_its_sum(top: Path, name: str) -> None:
     """Against the networks by hand, at strength 1/2; what was tuned gives its chat template."""
     sums = {
@@ -92,6 +95,34 @@ def test_every_method_is_its_sum(top: Path, name: str) -> None:
     assert made.tokenizer.chat_template == template
     if name == "reward":  # as it is measured, it is nobody's source
         assert torch.equal(said(models_in(top).of(cell(name).measured())), said(made))
+
+
+def test_a_difference_of_weights(top: Path) -> None:
+    """One network: the target's weights and half of what fine-tuning changed in the source; the others stay."""
+    models = models_in(top)
+    alone = said(models.of(cell("pretrained")))
+    made = models.of(cell("difference"))
+    networks = [AutoModelForCausalLM.from_pretrained(top / name) for name in ("t/pretrained", "s/ft", "s/pretrained")]
+    own, tuned, before = (dict(network.named_parameters()) for network in networks)
+    with torch.no_grad():
+        for name, value in own.items():
+            value += 0.5 * (tuned[name] - before[name])
+        torch.testing.assert_close(said(made), networks[0](IDS).logits)
+    assert made.tokenizer.chat_template == f"s ft {TEMPLATE}"
+    assert torch.equal(said(models.of(cell("pretrained"))), alone)
+
+
+def test_a_difference_of_other_shapes(top: Path) -> None:
+    target, part = (Causal(name, AutoModelForCausalLM.from_config(LlamaConfig(
+        vocab_size=32, hidden_size=8, intermediate_size=16 + 8 * (name == "b"), num_hidden_layers=1,
+        num_attention_heads=2,
+    )), letters()) for name in "ab")  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"'model.layers.0.mlp.down_proj.weight' of a has shape \(8, 16\), and of b \("
+    ):
+        merged(target, [(part, 1.0)], "difference")
+    with pytest.raises(InputError, match="the strength is inf"):
+        merged(target, [(part, float("inf"))], "difference")
 
 
 def test_a_new_method_is_an_entry(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,10 +167,59 @@ def test_all_methods_are_planned(demo: Plan) -> None:
     assert demo.vision is not None
     assert demo.language is not None
     rows = [cell for dataset in demo.vision.prepared for cell in demo.vision.cells(dataset)]
-    assert {cell.method for cell in rows} == set(METHODS) - {"instruct", "difference", "difference_chosen"}  # shapes differ
+    assert {cell.method for cell in rows} == set(METHODS) - {
+        "instruct",
+        "difference",
+        "difference_chosen",
+    }  # shapes differ
     assert {row.method for row in demo.language.rows()} == {*ALWAYS, *demo.language.config.methods}
     assert all(cell == cell.clean() for cell in [*rows, *demo.language.rows()])
     assert all(cell == cell.measured() for cell in demo.language.cells())
+
+
+def test_variants(demo: Plan) -> None:
+    """Rewards beside the experiment's own, of the same rows; what each is tuned beside is made before it."""
+    config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    several = {"references": ["vit-b-poor", "rn12-rich"]}
+    config["vision"]["variants"] = {"random": {"recipe": {"reference": [0, 1]}}, "mixed": {"recipe": several}}
+    config["language"]["variants"] = {"long": {"alpha": 0.01, "recipe": {"epochs": 3, "references": ["m-rich"]}}}
+    found = Plan.of(config | {"jobs": "many"})
+    assert found.vision is not None and found.language is not None
+    assert demo.vision is not None and demo.language is not None
+    for half, own, places in (
+        (found.vision, demo.vision, demo.vision.prepared),
+        (found.language, demo.language, [None]),
+    ):
+        for place in places:
+            mine = half.cells(place)  # type: ignore[arg-type]
+            assert [cell for cell in mine if cell.variant is None] == own.cells(place)  # type: ignore[arg-type]
+    runs = {run.name: run for run in found.vision.runs("digits") if run.model == "vit-b-poor"}
+    assert runs.keys() == {"ft", "prt_0", "prt_0-random", "prt_0-mixed"}
+    recipes = {name: found.vision.recipe(run) for name, run in runs.items()}
+    assert recipes["prt_0-random"].reference == [0, 1]
+    assert recipes["prt_0-mixed"].references == ["rn12-rich"]  # and not itself
+    assert recipes["ft"] == recipes["prt_0"] == demo.vision.recipe(runs["ft"])
+    job = found.jobs.get("tune", "digits/vit-b-poor/prt_0-mixed/16/0")
+    assert "results/demo/vision/zero_shot/digits/rn12-rich" in job.needs
+    tuned = found.jobs.get("tune_language", "s-poor/prt_0.01-long/0")
+    assert "results/demo/language/models/m-rich/config.json" in tuned.needs
+    rows = [row for row in found.language.rows("figure3") if row.variant]
+    assert {(row.method, row.alpha) for row in rows} == {("prt", 0.01), ("reward", 0.01)}
+    assert not [row for row in found.language.rows("table6") if row.variant]
+
+
+def test_weights_are_added_within_one_architecture(paper: Plan) -> None:
+    assert paper.vision is not None
+    cells = [cell for dataset in paper.vision.datasets for cell in paper.vision.merged(dataset).values()]
+    pairs = {(cell.source, cell.target) for cell in cells}
+    assert pairs == {("vit-b-16-laion400m", f"vit-b-16-{data}") for data in ("laion2b", "datacomp")}
+    job = paper.jobs.get("merge", "cub/vit-b-16-laion400m/vit-b-16-datacomp")
+    assert "results/paper/vision/tuned/cub/vit-b-16-laion400m/ft/full/0" in job.needs
+    assert paper.language is not None
+    pairs = {(row.source, row.target) for row in paper.language.rows() if row.method == "difference"}
+    assert {pair for pair in pairs if pair[0] != pair[1]} == {
+        ("qwen2-0.5b", "qwen2.5-0.5b"), ("llama-3-8b", "llama-3.1-8b"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["demo", "paper"])
