@@ -126,7 +126,7 @@ def test_sizes_of_jobs(paper: Plan, demo: Plan) -> None:
     class Of:
         job = large.name
 
-    assert memory(Of, 2) == 2 * memory(Of, 1) > 2 * 8 * 6.7 * 6000
+    assert memory(Of, 2, 64, "tune_language") == 2 * memory(Of, 1, 64, "tune_language") > 2 * 8 * 6.7 * 6000
     assert all(job.gpus == 0 for job in demo.jobs.by_name.values())
     both = paper.jobs.get("evaluate", "llama-2-13b/gsm8k/eft-of-llama-2-7b-ft-seed0")
     assert both.billions == pytest.approx(13.0 + 2 * 6.7)
@@ -160,7 +160,8 @@ def test_a_whole_experiment_on_a_cpu(paper: Plan) -> None:
     class Of:
         job = "llama-2-7b/prt_0/0"
 
-    assert Rules(cpu).memory("tune_language", 16000, 7000, small=4000)(Of, 1) > 20 * 6.7 * 1000
+    memory = Rules(cpu).memory("tune_language", 16000, 7000, small=4000)
+    assert memory(Of, 1, 1, "tune_language") > 20 * 6.7 * 1000
 
 
 def test_all_methods_are_planned(demo: Plan) -> None:

@@ -154,8 +154,8 @@ rule merge:
         "../../environment.yml"
     threads: ASK.cores("merge")
     resources:
-        mem_mb=growing(16000),
-        runtime=growing(60),
+        mem_mb=ASK.megabytes(16000),
+        runtime=ASK.time(60),
         gpu=ASK.gpus("merge"),
         device=ASK.device("merge"),
     params:
