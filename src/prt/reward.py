@@ -25,6 +25,7 @@ PACKAGE = "portable-reward-tuning"
 Positive = Annotated[float, Field(gt=0)]
 # A file of the folder itself, not one elsewhere.
 PlainName = Annotated[str, Field(pattern=r"^[\w-][^/\\\x00-\x1f]*$")]
+PlainPath = Annotated[str, Field(pattern=r"^([\w-]+/)?[\w-][^/\\\x00-\x1f]*$")]  # or of one right below it
 
 
 class _Checked(BaseModel, strict=True, allow_inf_nan=False):

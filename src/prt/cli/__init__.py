@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from prt.cli import fetch, imported, language, show, tables, use, vision
+from prt.cli import carry, fetch, imported, language, show, tables, use, vision
 from prt.errors import InputError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ for module in (fetch, vision, language, tables):
     for command in module.RULES:
         run.command(command.__name__)(command)
 for command in (show.plan, show.budget, show.doctor, show.pretrainings, use.predict, use.generate, use.evaluate):
+    app.command()(command)
+for command in (carry.compose,):
     app.command()(command)
 imports = typer.Typer(
     help="Make a run's folder of a fine-tuned model or an adapter of others, for predict, generate and evaluate.",

@@ -7,12 +7,22 @@ softmax that follows takes it out again. So none of them is computed.
 
 import copy
 from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -20,6 +30,7 @@ from transformers.utils.generic import can_return_tuple
 
 from prt.combine import check_strength
 from prt.errors import InputError
+from prt.language.composed_folder import FINDING, ComposedConfig, described, read_folder, refuse_options, write_folder
 from prt.language.fit import fitted, refuse_unread, rows_of
 from prt.language.models import Causal
 
@@ -69,6 +80,7 @@ class Composed(PreTrainedModel, GenerationMixin):
     Args:
         target: the model that is changed.
         parts: the models that are added, with their weights.
+        method: by which they are, see :mod:`prt.methods`.
 
     Raises:
         InputError: for tokenizers that differ, and for a model with too few rows for the target's tokenizer.
@@ -77,9 +89,8 @@ class Composed(PreTrainedModel, GenerationMixin):
     # Attention is the models' own affair, whichever kind the target's configuration names.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
-    save_pretrained = push_to_hub = from_pretrained = _refused(
-        "is not kept as one: keep its models, and compose them again"
-    )
+    config_class = ComposedConfig
+    push_to_hub = _refused("is pushed as a folder: save it, and push that")
     resize_token_embeddings = resize_position_embeddings = get_input_embeddings = set_input_embeddings = _refused(
         "has no embeddings of its own: ask its models, which are in `models`, or change them before they are composed"
     )
@@ -90,20 +101,26 @@ class Composed(PreTrainedModel, GenerationMixin):
         "has no continuous batching: give generate() a batch of prompts, padded on the left, and no paged cache"
     )
 
+    config: ComposedConfig
     models: Any
     barred: Tensor
 
-    def __init__(self, target: Causal, parts: Sequence[tuple[Causal, float]]) -> None:
+    def __init__(self, target: Causal, parts: Sequence[tuple[Causal, float]], method: str) -> None:
         parts_alone = [part for part, _ in parts]
         models: list[PreTrainedModel] = [target.model, *(part.model for part in parts_alone)]
         fit = fitted(target, parts_alone)
-        config = copy.deepcopy(target.model.config)
-        config.vocab_size = fit.size
         # What is too long for one is too long for the sum.
         lengths = [getattr(model.config, "max_position_embeddings", None) for model in models]
-        config.max_position_embeddings = min((length for length in lengths if length is not None), default=None)
+        config = ComposedConfig(
+            method=method,
+            models=described(target, parts),
+            vocab_size=fit.size,
+            max_position_embeddings=min((length for length in lengths if length is not None), default=None),
+        )
+        config._attn_implementation = models[0].config._attn_implementation
         super().__init__(config)
         self.models = nn.ModuleList(models)
+        self.causals = [target, *parts_alone]
         self.weights = [float(weight) for _, weight in parts]
         barred = torch.tensor(fit.barred, dtype=torch.long, device=target.model.device)
         self.register_buffer("barred", barred, persistent=False)
@@ -113,6 +130,57 @@ class Composed(PreTrainedModel, GenerationMixin):
         self._is_stateful = any(model._is_stateful for model in models)
         self.all_tied_weights_keys: dict[str, str] = {}
         self.eval()
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | PathLike[str], **others: Any
+    ) -> None:
+        """Write the composed model as a folder that ``AutoModelForCausalLM.from_pretrained`` gives back.
+
+        Its models are copied, in their own precisions; see :mod:`prt.language.composed_folder`.
+
+        Raises:
+            InputError: if the folder is there already or cannot be written, or for other arguments of transformers.
+        """
+        refuse_options(others, "saved")
+        write_folder(Path(save_directory), self.causals, self.config, self.generation_config)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str],
+        *,
+        config: PreTrainedConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        **others: Any,
+    ) -> "Composed":
+        """Load what :meth:`save_pretrained` wrote.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a name on the Hugging Face hub.
+            config: none but the folder's own, which transformers has read to find this class.
+            dtype: of all models; default: as they were written.
+            device_map: one device, or a way of transformers' to spread every model over all, such as auto.
+            attn_implementation: of all models, as in transformers.
+            others: where on the hub it is found (revision, token, …).
+
+        Raises:
+            InputError: if it is no such folder, a model in it has gone, was changed or cannot be loaded, or for other
+                arguments of transformers.
+        """
+        spec = str(pretrained_model_name_or_path)
+        finding = {name: others.pop(name) for name in FINDING if name in others}
+        refuse_options(others, "loaded")
+        (target, *parts), saved, generation = read_folder(spec, dtype or "auto", device_map, finding)
+        weights = [part["weight"] for part in saved.models[1:]]
+        model = cls(target, list(zip(parts, weights, strict=True)), saved.method)
+        model.generation_config = generation
+        model.name_or_path = model.config._name_or_path = spec
+        attention = attn_implementation or getattr(config, "_attn_implementation", None)
+        if attention is not None:
+            model.set_attn_implementation(attention)
+        return model
 
     def tie_weights(self, *_: Any, **__: Any) -> None:
         """Nothing: every model has tied its own. lm-eval asks for it."""
@@ -307,4 +375,9 @@ def compose(target: Causal, parts: Sequence[tuple[Causal, float]], method: str) 
     for _, weight in parts:
         check_strength(weight)
     added = ", ".join(f"{weight:+g} {part.name}" for part, weight in parts)
-    return Causal(f"{target.name} ({method}: {added})", Composed(target, parts), target.tokenizer)
+    return Causal(f"{target.name} ({method}: {added})", Composed(target, parts, method), target.tokenizer)
+
+
+# Whoever has imported this module has transformers load such a folder.
+AutoConfig.register(ComposedConfig.model_type, ComposedConfig)
+AutoModelForCausalLM.register(ComposedConfig, Composed)

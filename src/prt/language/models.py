@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -150,22 +150,31 @@ def load_config(spec: str) -> PretrainedConfig:
         raise _refusal(spec, "configuration", error) from error
 
 
-def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, name: str = "") -> Causal:
+def load(spec: str, dtype: torch.dtype | str, device: torch.device | str, name: str = "") -> Causal:
     """Load a model for inference, with its tokenizer: a folder, or a name on the Hugging Face hub.
 
-    ``dtype`` auto: as its weights are saved.
+    Args:
+        dtype: auto: as its weights are saved.
+        device: a device, or how transformers is to spread it over all (``device_map``: auto, balanced, …).
+        name: what messages call it.
 
     Raises:
         InputError: if there is none, it is gated, not fetched or damaged, it lacks weights, some are no finite numbers,
-            its files ask for code of their own, or it is an adapter.
+            its files ask for code of their own, it is an adapter, or does not fit into the memory it is spread over.
     """
+    spread = device if isinstance(device, str) else None
     weights_must_be_there(spec)
     tokenizer = load_tokenizer(spec)
     try:
         if cached_file(spec, "adapter_config.json", _raise_exceptions_for_missing_entries=False):
             raise _adapter(spec)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            spec, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+            spec,
+            dtype=dtype,
+            device_map=spread,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _refusal(spec, "model", error) from error
@@ -176,7 +185,11 @@ def load(spec: str, dtype: torch.dtype | Literal["auto"], device: torch.device, 
                 f"the weights of {spec} do not fit its config.json ({what.replace('_', ' ')}: {keys[0]}); "
                 "fetch or make it again."
             )
-    model = model.to(device).eval()
+    if spread is None:
+        model = model.to(device)
+    elif any(weight.is_meta for weight in model.parameters()):
+        raise InputError(f"{spec} does not fit into the memory of this machine's devices; take a machine with more.")
+    model = model.eval()
     check_finite(model.state_dict(), f"the weights of {spec}")
     return Causal(name or spec, model, tokenizer)
 
@@ -215,6 +228,11 @@ def weights_must_be_there(spec: str) -> None:
     """
     must_be_there(spec)
     if Path(spec).is_dir() and not any(Path(spec).glob(WEIGHTS)):
+        if any(Path(spec).glob(f"*/{WEIGHTS}")):
+            raise InputError(
+                f"{spec} is no single model, but has several in folders of its own, as a composed one: name one of "
+                "these, such as its target."
+            )
         pickled = ": they are pickled (*.bin), which can run code" if any(Path(spec).glob("*.bin")) else ""
         raise InputError(
             f"{spec} has no weights in the format of safetensors{pickled}; load it in transformers, and save it with "

@@ -6,7 +6,7 @@ A folder in transformers' format, or of a PEFT adapter that names its base, with
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import filter as fitting
 from pathlib import Path
@@ -158,16 +158,7 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
                 f"the reward manifest {folder / reward.MANIFEST} names no file {pattern}, without which there is no "
                 "tuned model; tune it again."
             )
-    for name, sha256 in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder} lacks its file {name}; copy it again from where it was tuned, or tune it again."
-            )
-        if file_hash(folder / name) != sha256:
-            raise InputError(
-                f"the file {folder / name} is not the one its manifest describes; copy it again, or tune it again."
-            )
-    with _alone(folder, manifest["files"]) as whole:
+    with unchanged(folder, manifest["files"]) as whole:
         tokenizer = read_tokenizer(str(whole))
         if vocabulary(tokenizer).sha256 != manifest["vocabulary"]["sha256"]:
             raise InputError(f"the tokenizer in {folder} is not the one that its manifest describes; tune it again.")
@@ -180,10 +171,25 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
 
 
 @contextmanager
-def _alone(folder: Path, files: Iterable[str]) -> Iterator[Path]:
-    """A folder that has ``files`` of ``folder`` and nothing else, so that nothing that was not checked is read."""
+def unchanged(folder: Path, files: Mapping[str, str]) -> Iterator[Path]:
+    """A folder that has ``files`` of ``folder`` and nothing else, so that nothing that was not checked is read.
+
+    Args:
+        files: name → SHA-256.
+
+    Raises:
+        InputError: naming the first file that is missing or another; in what is raised inside, ``folder`` is named.
+    """
+    for name, sha256 in files.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} lacks its file {name}; copy it again from where it was made, or make it again.")
+        if file_hash(folder / name) != sha256:
+            raise InputError(
+                f"the file {folder / name} is not the one its manifest describes; copy it again, or make it again."
+            )
     with scratch("reward") as alone:
         for file in files:
+            (alone / file).parent.mkdir(exist_ok=True)
             (alone / file).symlink_to((folder / file).resolve())
         try:
             yield alone
