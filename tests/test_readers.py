@@ -130,6 +130,10 @@ SPOKEN = {
     "base": {"name": "s", "spec": "models/s", "weights_sha256": "0"}, "dataset": {"name": "chats"},
     "vocabulary": {"sha256": "0"}, "files": {"config.json": "0"}, "versions": {"torch": "2.14.1"},
 }  # fmt: skip
+COMPOSED = {
+    "kind": "composed", "method": "prt", "versions": {"torch": "2.14.1"}, "files": {"target/config.json": "0"},
+    "models": [{"folder": "target", "name": "m", "weight": 1.0}, {"folder": "added-1", "name": "s", "weight": 0.5}],
+}  # fmt: skip
 CELL = {"target": "m", "method": "pretrained", "source": None, "seed": None}
 RESULT = {
     "benchmark": "gsm8k", "cell": CELL, "headline": "acc", "metrics": {"acc": 0.5}, "examples": {"acc": [0.0, 1.0]},
@@ -183,6 +187,8 @@ FILES: dict[str, tuple[Callable[[Path], Any], Read]] = {
                              of_folder(reward.read_manifest)),
     "spoken/manifest.json": (lambda p: p.write_text(json.dumps(SPOKEN)),
                              of_folder(lambda p: reward.read_manifest(p, "language"))),
+    "composed/manifest.json": (lambda p: p.write_text(json.dumps(COMPOSED)),
+                               of_folder(lambda p: reward.read_manifest(p, "composed"))),
     "result.json": (lambda p: p.write_text(json.dumps(RESULT)), lambda p: Evaluated([p])),
     "scores.safetensors": (lambda p: scores().save(p), Scores.load),
     "checkpoint.safetensors": (resumed, resumed),

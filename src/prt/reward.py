@@ -5,6 +5,8 @@ A fine-tuned model (method ``ft``) has the same form: EFT's implicit reward is m
 
 import re
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from torch import Tensor, nn
 
-from prt.atomic import check_finite, file_hash, read_json, read_tensors, write_json, write_tensors
+from prt.atomic import check_finite, file_hash, read_json, read_tensors, scratch, write_json, write_tensors
 from prt.config import ClassNames, Templates
 from prt.errors import InputError, first_line, known
 from prt.methods import METHODS, putting_on
@@ -28,11 +30,8 @@ PlainName = Annotated[str, Field(pattern=r"^[\w-][^/\\\x00-\x1f]*$")]
 PlainPath = Annotated[str, Field(pattern=r"^([\w-]+/)?[\w-][^/\\\x00-\x1f]*$")]  # or of one right below it
 
 
-class _Checked(BaseModel, strict=True, allow_inf_nan=False):
+class _Versioned(BaseModel, strict=True, allow_inf_nan=False):
     kind: str
-    method: Literal["ft", "prt", "adapted"]
-    recipe: dict[str, Any] | None  # None of what others tuned, as all that is not known
-    seed: int | None
     versions: dict[str, str] = {}
 
     @field_validator("versions")
@@ -46,6 +45,12 @@ class _Checked(BaseModel, strict=True, allow_inf_nan=False):
         if theirs > ours:
             raise ValueError(f"it is of version {versions[PACKAGE]} of this package; install that")
         return versions
+
+
+class _Checked(_Versioned):
+    method: Literal["ft", "prt", "adapted"]
+    recipe: dict[str, Any] | None  # None of what others tuned, as all that is not known
+    seed: int | None
 
 
 class Preprocessing(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
@@ -106,8 +111,20 @@ class _Language(_Checked):
     files: dict[PlainName, str] = Field(min_length=1)
 
 
-# What must stand in a manifest, whatever else does.
-MANIFESTS: dict[str, type[_Checked]] = {"vision": _Vision, "language": _Language}
+class _Part(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    folder: str = Field(pattern=r"^[\w-]+$")
+    name: str
+    weight: float
+
+
+class _Composed(_Versioned):
+    method: str
+    models: list[_Part] = Field(min_length=1)
+    files: dict[PlainPath, str] = Field(min_length=1)
+
+
+# What must stand in a manifest, whatever else does: of rewards, and of a target with rewards on it.
+MANIFESTS: dict[str, type[_Versioned]] = {"vision": _Vision, "language": _Language, "composed": _Composed}
 
 
 def save(folder: Path, network: nn.Module, manifest: dict[str, Any]) -> None:
@@ -128,23 +145,54 @@ def provenance(*packages: str) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
-    """Read and check the manifest of a reward of ``kind`` vision or language.
+    """Read and check the manifest of a reward of ``kind`` vision or language, or of a composed model.
 
     Raises:
         InputError: if it is missing, corrupt, incomplete or of another kind, or something in it is of the wrong type.
     """
+    what = "composed model" if kind == "composed" else "reward"
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"there is no reward in {folder} (no {MANIFEST}); name a folder that a reward was tuned to.")
-    manifest = read_json(folder / MANIFEST, "reward manifest")
-    if manifest.get("kind", kind) != kind:
-        raise InputError(f"{folder} holds a {manifest['kind']} reward; use a {kind} reward on a {kind} model.")
+        made = "one was written to" if kind == "composed" else "a reward was tuned to"
+        raise InputError(f"there is no {what} in {folder} (no {MANIFEST}); name a folder that {made}.")
+    manifest = read_json(folder / MANIFEST, f"{what} manifest")
+    if (theirs := manifest.get("kind", kind)) != kind:
+        if "composed" in (theirs, kind):
+            raise InputError(f"{folder} holds no {what}, but is of kind {theirs}; name another folder.")
+        raise InputError(f"{folder} holds a {theirs} reward; use a {kind} reward on a {kind} model.")
     try:
         MANIFESTS[kind].model_validate(manifest)
     except ValidationError as error:
         place, _, why = first_line(error).partition(": ")
         wrong = f"lacks '{place}'" if error.errors()[0]["type"] == "missing" else f"has a damaged '{place}' ({why})"
-        raise InputError(f"the reward manifest {folder / MANIFEST} {wrong}; make it again.") from None
+        raise InputError(f"the {what} manifest {folder / MANIFEST} {wrong}; make it again.") from None
     return manifest
+
+
+@contextmanager
+def unchanged(folder: Path, files: Mapping[str, str]) -> Iterator[Path]:
+    """A folder that has ``files`` of ``folder`` and nothing else, so that nothing that was not checked is read.
+
+    Args:
+        files: name → SHA-256.
+
+    Raises:
+        InputError: naming the first file that is missing or another; in what is raised inside, ``folder`` is named.
+    """
+    for name, sha256 in files.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} lacks its file {name}; copy it again from where it was made, or make it again.")
+        if file_hash(folder / name) != sha256:
+            raise InputError(
+                f"the file {folder / name} is not the one its manifest describes; copy it again, or make it again."
+            )
+    with scratch("reward") as alone:
+        for file in files:
+            (alone / file).parent.mkdir(exist_ok=True)
+            (alone / file).symlink_to((folder / file).resolve())
+        try:
+            yield alone
+        except InputError as error:
+            raise InputError(str(error).replace(str(alone), str(folder))) from error
 
 
 def check_method(folder: Path, manifest: dict[str, Any], method: str) -> None:

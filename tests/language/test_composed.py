@@ -270,7 +270,7 @@ def test_what_a_composed_model_does_not_do_is_refused(tmp_path):
     model, inputs = PRT.model, ids(PROMPT)
     greedy = {"max_new_tokens": 2, "do_sample": False}
     refused = {
-        "is pushed as a folder: save it, and push that": [lambda: model.push_to_hub("owner/name")],
+        "is pushed as a folder: save it, then `prt push FOLDER": [lambda: model.push_to_hub("owner/name")],
         "has no embeddings of its own": [
             lambda: model.resize_token_embeddings(40),
             lambda: model.resize_position_embeddings(40),

@@ -26,7 +26,7 @@ for module in (fetch, vision, language, tables):
         run.command(command.__name__)(command)
 for command in (show.plan, show.budget, show.doctor, show.pretrainings, use.predict, use.generate, use.evaluate):
     app.command()(command)
-for command in (carry.compose,):
+for command in (carry.compose, carry.push, carry.pull):
     app.command()(command)
 imports = typer.Typer(
     help="Make a run's folder of a fine-tuned model or an adapter of others, for predict, generate and evaluate.",

@@ -8,6 +8,9 @@ import typer
 from prt.cli.options import Device, begin, device_of, dtype_of
 from prt.cli.use import Base, MethodName, Precision, RewardFolder, Spec, Strength
 from prt.errors import InputError
+from prt.hub import allow_network
+
+Repository = Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")]
 
 
 def compose(
@@ -34,4 +37,33 @@ def compose(
             "with the tokenizer that the reward was tuned with."
         )
     rewarded.composed.model.save_pretrained(out)
+    print(f"ready: {out}")
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of a reward, a run of ft, or what `prt compose` made.")],
+    repository: Repository,
+    private: Annotated[bool, typer.Option("--private", help="If it is new, only its owner sees it.")] = False,
+    measured: Annotated[
+        list[Path], typer.Option(help="An experiment's transfer.csv, for the page; may be repeated.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Push a reward, of images or of language, to the Hugging Face hub, with a page made of its manifest."""
+    allow_network(True)
+    from prt.sharing import push
+
+    begin()
+    print(push(folder, repository, private=private, measured=measured))
+
+
+def pull(
+    repository: Repository,
+    out: Annotated[Path, typer.Argument(help="Folder that is made.")],
+) -> None:
+    """Download a reward that was pushed to the Hugging Face hub."""
+    allow_network(True)
+    from prt.sharing import pull
+
+    begin()
+    pull(repository, out)
     print(f"ready: {out}")

@@ -90,7 +90,7 @@ class Composed(PreTrainedModel, GenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     config_class = ComposedConfig
-    push_to_hub = _refused("is pushed as a folder: save it, and push that")
+    push_to_hub = _refused("is pushed as a folder: save it, then `prt push FOLDER OWNER/NAME`")
     resize_token_embeddings = resize_position_embeddings = get_input_embeddings = set_input_embeddings = _refused(
         "has no embeddings of its own: ask its models, which are in `models`, or change them before they are composed"
     )

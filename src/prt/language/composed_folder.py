@@ -9,23 +9,21 @@ from collections.abc import Sequence
 from dataclasses import field
 from os.path import isdir
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from pydantic import BaseModel, Field, ValidationError
+from huggingface_hub import hf_hub_download
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from prt import hub, reward
-from prt.atomic import file_hash, making, read_json, write_json
+from prt.atomic import file_hash, making, write_json
 from prt.errors import InputError, first_line
-from prt.language.models import OTHERS, WEIGHTS, Causal, load, read_tokenizer, vocabulary
-from prt.language.reward import unchanged
+from prt.language.models import Causal, load, read_tokenizer, vocabulary
 
 TARGET = "target"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # What says where a folder of the hub is found, as huggingface_hub names it.
-FINDING = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies")
+FINDING = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
 # What transformers, its pipelines, its server and lm-eval hand on, and what loads no other model.
 HANDED_ON = ("_from_auto", "_from_pipeline", "adapter_kwargs", "tqdm_class", "trust_remote_code")
@@ -63,19 +61,6 @@ def refuse_options(options: dict[str, Any], what: str) -> None:
                 f"a composed model is not {what} with '{name}': leave it out, or do so with its models, which are "
                 "folders of transformers' own in the composed one's."
             )
-
-
-class _Part(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
-    folder: str = Field(pattern=r"^[\w-]+$")
-    name: str
-    weight: float
-
-
-class _Manifest(BaseModel, strict=True):
-    kind: Literal["composed"]
-    method: str
-    models: list[_Part] = Field(min_length=1)
-    files: dict[reward.PlainPath, str] = Field(min_length=1)
 
 
 def write_folder(
@@ -165,9 +150,9 @@ def read_folder(
             or it does not fit into the memory of the devices.
     """
     folder = _found(spec, finding)
-    manifest = read_manifest(folder)
+    manifest = reward.read_manifest(folder, "composed")
     device = _device(device_map)
-    with unchanged(folder, manifest["files"]) as whole:
+    with reward.unchanged(folder, manifest["files"]) as whole:
         config = ComposedConfig.from_pretrained(whole)
         if config.models != manifest["models"] or config.method != manifest["method"]:
             raise InputError(f"{folder / 'config.json'} says another sum than the manifest; compose it again.")
@@ -195,23 +180,13 @@ def _found(spec: str, finding: dict[str, Any]) -> Path:
     if isdir(spec):
         return Path(spec)
     try:
-        return Path(snapshot_download(spec, allow_patterns=[WEIGHTS, *OTHERS], **finding))
+        folder = Path(hf_hub_download(spec, reward.MANIFEST, **finding)).parent
+        for name in reward.read_manifest(folder, "composed")["files"]:  # snapshot_download may take half for all
+            hf_hub_download(spec, name, **finding | {"revision": folder.name})
+        return folder
+    except InputError:
+        raise
     except Exception as error:  # network, name, licence, space: many kinds
         raise hub.refusal(spec, "model", error) or InputError(
             f"the composed model {spec} cannot be had ({first_line(error)}); correct its name, or fetch it again."
         ) from error
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check the manifest of a composed model.
-
-    Raises:
-        InputError: if it is missing or damaged.
-    """
-    place = folder / reward.MANIFEST
-    manifest = read_json(place, "composed model's manifest")
-    try:
-        _Manifest.model_validate(manifest)
-    except ValidationError as error:
-        raise InputError(f"{place} is damaged ({first_line(error)}); compose the model again.") from None
-    return manifest

@@ -6,8 +6,6 @@ A folder in transformers' format, or of a PEFT adapter that names its base, with
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from fnmatch import filter as fitting
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prt import reward
-from prt.atomic import check_finite, file_hash, fingerprint, remove, scratch, write_json
+from prt.atomic import check_finite, file_hash, fingerprint, remove, write_json
 from prt.errors import InputError, first_line
 from prt.hub import FETCH
 from prt.language.models import Causal, load, read_tokenizer, vocabulary, weights_must_be_there
@@ -158,7 +156,7 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
                 f"the reward manifest {folder / reward.MANIFEST} names no file {pattern}, without which there is no "
                 "tuned model; tune it again."
             )
-    with unchanged(folder, manifest["files"]) as whole:
+    with reward.unchanged(folder, manifest["files"]) as whole:
         tokenizer = read_tokenizer(str(whole))
         if vocabulary(tokenizer).sha256 != manifest["vocabulary"]["sha256"]:
             raise InputError(f"the tokenizer in {folder} is not the one that its manifest describes; tune it again.")
@@ -168,33 +166,6 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
         # In float32, and then made what is asked for.
         model = adapted(whole, base_of(folder, base), Lora(**manifest["lora"])).merge_and_unload().to(dtype)
         return Causal(title, model.to(device).eval(), tokenizer)
-
-
-@contextmanager
-def unchanged(folder: Path, files: Mapping[str, str]) -> Iterator[Path]:
-    """A folder that has ``files`` of ``folder`` and nothing else, so that nothing that was not checked is read.
-
-    Args:
-        files: name → SHA-256.
-
-    Raises:
-        InputError: naming the first file that is missing or another; in what is raised inside, ``folder`` is named.
-    """
-    for name, sha256 in files.items():
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} lacks its file {name}; copy it again from where it was made, or make it again.")
-        if file_hash(folder / name) != sha256:
-            raise InputError(
-                f"the file {folder / name} is not the one its manifest describes; copy it again, or make it again."
-            )
-    with scratch("reward") as alone:
-        for file in files:
-            (alone / file).parent.mkdir(exist_ok=True)
-            (alone / file).symlink_to((folder / file).resolve())
-        try:
-            yield alone
-        except InputError as error:
-            raise InputError(str(error).replace(str(alone), str(folder))) from error
 
 
 def base_of(folder: Path, base: str | None = None) -> str:
