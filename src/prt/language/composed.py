@@ -97,6 +97,7 @@ class Composed(PreTrainedModel, GenerationMixin):
     set_output_embeddings = get_input_embeddings
     add_adapter = load_adapter = _refused("takes no adapter: merge it into one of the models, then compose them")
     gradient_checkpointing_enable = activation_checkpointing_enable = _refused("is not trained: tune a reward")
+    # Its paged cache has one size of key and one number of heads for all layers, and is written by layers of one model.
     generate_batch = init_continuous_batching = continuous_batching_context_manager = _refused(
         "has no continuous batching: give generate() a batch of prompts, padded on the left, and no paged cache"
     )
