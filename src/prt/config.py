@@ -290,6 +290,7 @@ class Language(Part):
     recipe: Given
     seeds: Seeds
     methods: Annotated[list[str], Distinct]
+    strengths: Strengths | None = None
     benchmarks: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     lora: Adapter | None = None
     variants: dict[Name, Variant] = {}

@@ -72,10 +72,11 @@ def tables(cells: Sequence[Cell], measured: Callable[[Cell], Result]) -> Tables:
             for row, table in _rows(variant, seeds):
                 rows[table].append(row)
         rows["comparison"] += _compare(variants)
-    comparison = pd.DataFrame(rows["comparison"], columns=COMPARISON)
+    names = {"variant": "str"}  # also where there is none
+    comparison = pd.DataFrame(rows["comparison"], columns=COMPARISON).astype(names)
     return Tables(
-        pd.DataFrame(rows["transfer"], columns=TRANSFER).astype({"seed": "Int64"}),
-        pd.DataFrame(rows["summary"], columns=SUMMARY),
+        pd.DataFrame(rows["transfer"], columns=TRANSFER).astype(names | {"seed": "Int64"}),
+        pd.DataFrame(rows["summary"], columns=SUMMARY).astype(names),
         comparison.assign(p_holm=stats.holm(comparison["p"].to_numpy(float))),
     )
 

@@ -7,6 +7,7 @@ from prt.cli.options import ConfigFile, Device, JobName, begin, device_of, dtype
 from prt.hub import allow_network
 
 if TYPE_CHECKING:
+    from prt.cell import Cell
     from prt.plan import Plan
     from prt.plan.jobs import Job
     from prt.plan.language import LanguagePlan
@@ -88,8 +89,11 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Measure a target on benchmarks: alone, with a reward on it, with EFT, …"""
     allow_network(False)
     plan, _ = _asked(config, "evaluate", job)
+    from prt.language.chats import read_manifest
+    from prt.language.choose import choose
     from prt.language.evaluate import evaluate, ready
     from prt.language.parts import Models
+    from prt.methods import METHODS
     from prt.plan.jobs import within
 
     begin()
@@ -98,9 +102,25 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
         ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
     models = Models(plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template)
+    strengths: dict[Cell, float] = {}  # a choice is one for all benchmarks
     for cell in cells:
         out, settings = Path(plan.top, "evaluated", plan.cell_path(cell)), plan.benchmark_settings(cell.dataset)
-        evaluate(models.of(cell), cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe)
+        strength, fixed = None, cell
+        if at := METHODS[cell.method].at:
+            fixed = cell.model_copy(update={"method": at})
+            key = fixed.model_copy(update={"dataset": ""})
+            if key not in strengths:
+                strengths[key] = choose(
+                    lambda s, of=fixed: models.of(of.model_copy(update={"strength": s})),  # type: ignore[misc]
+                    plan.strengths,
+                    read_manifest(Path(plan.top, "data")),
+                    plan.max_length,
+                    str(cell),
+                )
+            strength = strengths[key]
+            fixed = fixed.model_copy(update={"strength": strength})
+        model = models.of(fixed)
+        evaluate(model, cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe, strength=strength)
 
 
 def next_tokens(job: JobName, config: ConfigFile, device: Device = "auto") -> None:

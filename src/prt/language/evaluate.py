@@ -47,6 +47,7 @@ def evaluate(
     cell: Cell,
     out: Path,
     unsafe_code: bool = False,
+    strength: float | None = None,
 ) -> dict[str, Any]:
     """Measure a model on a benchmark; write ``result.json`` and ``samples.jsonl`` to the folder ``out``.
 
@@ -58,11 +59,12 @@ def evaluate(
         cell: what was measured; goes into the result.
         unsafe_code: whether programs that the model wrote may be run, in the sandbox of ``prt.sandbox.programs``, and
             Python that a task file names, in none.
+        strength: the one that was chosen on validation data, where one was; goes into the result.
 
     Returns:
-        what is written to ``result.json``: ``benchmark``, ``cell``; ``metrics`` (metric → value in 0..1) and which of
-        them is the ``headline``; ``examples`` (metric → one number per example, whose mean is the metric; where
-        lm-eval counts instructions and not examples, a linearisation of their share); ``documents`` (a hash of
+        what is written to ``result.json``: ``benchmark``, ``cell``, ``strength``; ``metrics`` (metric → value in 0..1)
+        and which of them is the ``headline``; ``examples`` (metric → one number per example, whose mean is the metric;
+        where lm-eval counts instructions and not examples, a linearisation of their share); ``documents`` (a hash of
         the examples in order: equal hashes, paired values); ``protocol`` and ``versions``.
 
     Raises:
@@ -103,6 +105,7 @@ def evaluate(
     result = {
         "benchmark": benchmark,
         "cell": cell.model_dump(),
+        "strength": strength,
         "headline": headline,
         "metrics": {metric: math.fsum(values) / len(values) for metric, values in examples.items()},
         "examples": examples,

@@ -23,9 +23,11 @@ _FIELDS = {
     "metrics": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "number"}},
     "examples": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
     "documents": {"type": "string"},
+    "strength": {"type": ["number", "null"]},
     "protocol": {"type": "object"},
 }
-SCHEMA = {"type": "object", "required": list(_FIELDS), "properties": _FIELDS}
+# Results of before strengths were chosen do not say so.
+SCHEMA = {"type": "object", "required": [key for key in _FIELDS if key != "strength"], "properties": _FIELDS}
 
 
 class Evaluated:
@@ -95,7 +97,10 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[Cell, Result]:
         raise refuse(f"cell: {first_line(wrong)}") from None
     if method(cell.method).transfers and cell.source is None:
         raise refuse(f"'{cell.method}' without a source")
-    return cell.measured(), Result(content["headline"], measures)
+    strength = content.get("strength")
+    if (strength is not None) != (method(cell.method).at is not None):
+        raise refuse(f"the chosen strength of '{cell.method}' is {strength}")
+    return cell.measured(), Result(content["headline"], measures, strength)
 
 
 def _same(name: str, first: Path, like: dict[str, Any], path: Path, content: dict[str, Any]) -> None:

@@ -28,9 +28,7 @@ RENAMED = {
 # Methods that every pair is measured with, and those that a language configuration may name beside them.
 ALWAYS = ("pretrained", "prt", "eft", "source_ft")
 FURTHER = [
-    name
-    for name, of in METHODS.items()
-    if name not in ALWAYS and not of.at and all(n.model != "adapted" for n in of.networks)
+    name for name, of in METHODS.items() if name not in ALWAYS and all(n.model != "adapted" for n in of.networks)
 ]
 
 
@@ -267,6 +265,11 @@ def _check_language(language: Language) -> None:
         known(name, ("chats",), "miniature chats")
     for name in language.methods:
         known(name, FURTHER, "value of language.methods of the configuration")
+        if METHODS[name].at and language.strengths is None:
+            raise InputError(
+                f"'{name}' of language.methods has a strength that is chosen, but the configuration has no "
+                "language.strengths: add those to choose among."
+            )
     _built(LanguageRecipe, language.recipe, "language.recipe", {})
     _check_references(language.recipe, "language.recipe", models, "language model")
     for name, variant in language.variants.items():

@@ -5,30 +5,23 @@ from functools import cached_property
 from operator import itemgetter
 from os.path import isdir
 from pathlib import Path
-from typing import Any
 
 from prt.atomic import fingerprint
 from prt.cell import TABLES, Cell, Run
-from prt.config import Bars, Language
+from prt.config import Bars
 from prt.language.recipe import Lora, Recipe
-from prt.language.task_files import files
-from prt.language.tasks import folder as data_folder
-from prt.language.tasks import is_file, settings
+from prt.language.tasks import settings
 from prt.methods import METHODS, Network
 from prt.plan.jobs import Job, beside_others, shared, slug, unique
+from prt.plan.texts import Texts
 
 
-class LanguagePlan:
+class LanguagePlan(Texts):
     """The language half of an experiment.
 
     Paths: ``models/MODEL``, ``data`` (chats), ``tuned/MODEL/RUN/SEED``, ``evaluated/TARGET/BENCHMARK/CELL``,
     ``transfer/PART``, where a part is a benchmark or an item. A job makes all whose path begins with its name.
     """
-
-    def __init__(self, config: Language, experiment: str, few: bool, pretraining_seed: int) -> None:
-        self.config, self.few, self.pretraining_seed = config, few, pretraining_seed
-        self.top = f"results/{experiment}/language"
-        self.dataset = slug(config.data.source)  # the chats' name in manifests
 
     # ------------------------------------------------------------------------------------------------ what there is
 
@@ -60,6 +53,7 @@ class LanguagePlan:
             for name, method in METHODS.items()
             if self._measured(name, panel.source, target)
             for alpha, variant in (self._ways(item, of) if method.has_alpha else [(None, None)])
+            if variant or not (alpha and method.at)
             for seed in seeds
         )  # fmt: skip
 
@@ -164,6 +158,16 @@ class LanguagePlan:
         return Lora(**self.config.lora.settings) if run.lora and self.config.lora else None
 
     @property
+    def strengths(self) -> list[float]:
+        """The strengths that are chosen among."""
+        return sorted({1.0, *(self.config.strengths or [])})
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which a chat is cut."""
+        return Recipe(**self.config.recipe).max_length
+
+    @property
     def precision(self) -> str:
         """Of tuning and of measuring."""
         return Recipe(**self.config.recipe).precision
@@ -213,51 +217,6 @@ class LanguagePlan:
     def weights(self, place: str) -> str:
         """What must be there before the model in a folder can be loaded."""
         return f"{place}/fetched.json" if place in self.downloads else f"{place}/config.json"
-
-    def benchmark_folder(self, benchmark: str) -> str | None:
-        """Where the data of a benchmark lies; None where its task file says."""
-        own = self.config.benchmarks[benchmark]
-        if own.get("data") == "miniature":
-            return f"{self.top}/benchmarks/{benchmark}"
-        place = data_folder(benchmark, own, Path(self.config.downloads))
-        return None if place is None else str(place)
-
-    def benchmark_settings(self, benchmark: str) -> dict[str, Any]:
-        """The settings of a benchmark, with the folder of its data."""
-        place = self.benchmark_folder(benchmark)
-        return self.config.benchmarks[benchmark] | ({"data": place} if place else {})
-
-    def _hub_benchmarks(self) -> dict[str, str]:
-        """The benchmarks whose data are fetched → their tasks."""
-        own = self.config.benchmarks.items()
-        return {
-            name: given.get("task", name)
-            for name, given in own
-            if "data" not in given and not is_file(given.get("task", name))
-        }
-
-    def benchmark_files(self, benchmark: str) -> list[str]:
-        """What must be there before a benchmark can be run."""
-        place, own = self.benchmark_folder(benchmark), self.config.benchmarks[benchmark]
-        if benchmark in self._hub_benchmarks():
-            return [f"{place}.json"]
-        if own.get("data") == "miniature":
-            return [f"{place}/test.jsonl"]
-        task = own.get("task", "")
-        return [*([place] if place else []), *(map(str, files(Path(task))) if is_file(task) else [])]
-
-    @property
-    def chats(self) -> str:
-        """The source of the chats as the package reads it."""
-        source = self.config.data.source
-        return f"jsonl:{self.top}/chats/train.jsonl" if source == "miniature:chats" else source
-
-    def chats_file(self) -> list[str]:
-        """The file that says that the chats are there; none for a folder that is at hand."""
-        kind, _, name = self.chats.partition(":")
-        if kind == "jsonl":
-            return [name]
-        return [] if isdir(name) else [f"{self.config.downloads}/{slug(self.chats)}.json"]
 
     # ------------------------------------------------------------------------------------------------------ the jobs
 
@@ -327,6 +286,8 @@ class LanguagePlan:
             benchmarks = unique(cell.dataset for cell in of)
             needs = unique(file for cell in of for file in self._cell_needs(cell))
             needs += [file for benchmark in benchmarks for file in self.benchmark_files(benchmark)]
+            choosing = any(METHODS[cell.method].at for cell in of)
+            needs += [f"{self.top}/data/manifest.json"] if choosing else []
             target = self.config.models[of[0].target]
             billions = (target.parameters or 0.0) + max(self._added(cell) for cell in of)
             slow = sum(settings(cell.dataset, self.config.benchmarks[cell.dataset])["minutes"] for cell in of)
@@ -334,6 +295,7 @@ class LanguagePlan:
                 sorted(paths),
                 {benchmark: self.benchmark_settings(benchmark) for benchmark in benchmarks},
                 [self.config.data.template, self.precision, self.config.unsafe_code],
+                *([self.strengths, self.max_length] if choosing else []),
             ]
             yield Job(
                 "evaluate", name, tuple(unique(needs)), (f"{self.top}/evaluated/{name}",), about,
