@@ -356,3 +356,18 @@ def test_unreadable_results(tmp_path: Path) -> None:
         transfer([path], PAIRS)
     with pytest.raises(InputError, match="does not exist"):
         transfer([tmp_path / "nowhere.json"], PAIRS)
+
+
+def test_a_strength_that_was_chosen(tmp_path: Path) -> None:
+    """It stands in the row of its seed; a result that does not say it, or says one of another method, is refused."""
+    rng = np.random.default_rng(0)
+    facts = {"method": "prt_chosen", "source": "small", "target": "large", "alpha": 0.0, "strength": None}
+    files = [write_result(tmp_path, gsm8k(rng, 0.5), facts | {"seed": seed}, strength=0.5 + seed) for seed in (0, 1)]
+    cells = [Cell(dataset="gsm8k", **facts, seed=seed) for seed in (0, 1)]
+    made = tables(cells, Evaluated(files).result)
+    assert made.transfer.groupby("seed")["strength"].unique().map(list).tolist() == [[0.5], [1.5]]
+    assert made.summary["strength"].isna().all()
+    for method, strength in (("prt_chosen", None), ("prt", 0.5)):
+        wrong = write_result(tmp_path / f"{method}", gsm8k(rng, 0.5), facts | {"method": method}, strength=strength)
+        with pytest.raises(InputError, match=rf"is corrupt \(the chosen strength of '{method}' is {strength}\)"):
+            Evaluated([wrong])

@@ -119,6 +119,11 @@ SPOKEN: list[tuple[str, Any, str]] = [
     ("recipe.epoch", 1, "unknown key in language.recipe of the configuration 'epoch': did you mean 'epochs'?"),
     ("lora.recipe", {"lr": -1}, "language.lora.recipe of the configuration: 'lr' of a tuning recipe is -1"),
     ("methods", ["poo"], "unknown value of language.methods of the configuration 'poo': did you mean 'poe'?"),
+    (
+        "methods",
+        ["prt_chosen"],
+        "'prt_chosen' of language.methods has a strength that is chosen, but the configuration",
+    ),
     ("methods", ["adapted"], "unknown value of language.methods of the configuration 'adapted'"),
     ("methods", ["poe", "poe"], "language.methods of the configuration has the entry 'poe' twice"),
     ("data.source", "embedded:chats", "'embedded:' in language.data.source is now called 'miniature:'"),
