@@ -99,13 +99,18 @@ def test_a_language_reward_goes_there_and_comes_back(hub: Server, spoken: Path, 
 def test_a_vision_reward_goes_there_and_comes_back(hub: Server, reward: Path, backbone: Path, tmp_path: Path) -> None:
     table = {"dataset": "shapes", "shots": "4", "source": "tiny", "target": "large", "method": "prt", "alpha": 0.0}
     table |= {"strength": 1.0, "seed": 0, "metric": "top1", "value": 0.8125, "low": 0.75, "high": 0.875, "n": 60}
-    name = json.loads((reward / "manifest.json").read_text())["backbone"]["name"]
+    own = json.loads((reward / "manifest.json").read_text())
+    name, table["dataset"] = own["backbone"]["name"], own["dataset"]["name"]
     others = [table | {"source": name, "seed": 1, "value": 0.1}, table | {"source": "other", "value": 0.2}]
+    others.append(table | {"source": name, "variant": "beside", "value": 0.3})
+    others.append(table | {"source": name, "dataset": "mnist", "value": 0.4})
     pd.DataFrame([table | {"source": name}, *others]).to_csv(tmp_path / "transfer.csv", index=False)
     push(reward, "me/shapes", private=True, measured=[tmp_path / "transfer.csv"])
     assert set(pushed(hub)) == {"weights.safetensors", "manifest.json", "README.md"} and hub.private == {"me/shapes"}
     page = pushed(hub)["README.md"].decode()
-    assert "| shapes | large | prt | 1 | top1 | 0.812 (0.750–0.875) | 60 |" in page and "0.100" not in page
+    assert f"| {table['dataset']} | large | prt | 1 | top1 | 0.812 (0.750–0.875) | 60 |" in page and not any(
+        value in page for value in ("0.100", "0.200", "0.300", "0.400")
+    )
     assert "| 3 labels | circle, cross, square |" in page and "prt predict" in page
     assert str(backbone.parent) not in page + pushed(hub)["manifest.json"].decode()
     pull("me/shapes", tmp_path / "pulled")
@@ -126,6 +131,8 @@ def test_a_composed_model_is_loaded_from_there(hub: Server, tmp_path: Path, monk
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         assert kept(ids).logits.equal(composed(ids).logits)
+        pull("me/composed", tmp_path / "pulled")
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / "pulled")(ids).logits.equal(composed(ids).logits)
 
 
 def test_the_page(hub: Server, spoken: Path) -> None:

@@ -16,7 +16,7 @@ SUM = """A reward of {paper}: its outputs r are added to the log-probabilities o
 
     log π = log π_pretrained + s · r        (normalised by a softmax; s = 1/λ, 1 in the paper; equations 6 and 10)
 
-It was trained as this sum, on the model that it was tuned from, and is no model by itself."""
+It was trained in such a sum, with the model that it was tuned from, and is no model by itself."""
 TUNED = """A fine-tuned {model}, by which others of the same {what} are changed without training: by EFT (proxy-tuning,
 equation 4 of {paper}) or as a product of experts (PoE),
 
@@ -107,7 +107,7 @@ def _what(manifest: dict[str, Any]) -> str:
 
 def _facts(manifest: dict[str, Any]) -> dict[str, Any]:
     """What the page's first table says; what is not known is left out."""
-    found: dict[str, Any] = {"method": manifest["method"]}
+    found: dict[str, Any] = {"method": manifest["method"], "variant": manifest.get("variant")}
     if manifest["kind"] == "composed":
         for part in manifest["models"]:
             found[f"`{part['folder']}`"] = f"{part['name']}, weight {part['weight']:g}"
@@ -162,13 +162,13 @@ def measurements(tables: list[Path], manifest: dict[str, Any]) -> list[dict[str,
         ]
         if manifest.get("alpha") is not None:
             mine = mine[mine["alpha"] == manifest["alpha"]]
-        for key, own in (
-            ("lora", manifest.get("lora") is not None),
-            ("shots", manifest.get("shots")),
-            ("headline", True),
-        ):
+        wanted = {"headline": "True", "shots": manifest.get("shots"), "variant": manifest.get("variant") or ""}
+        if manifest["kind"] == "vision":  # each data set has rewards of its own
+            wanted["dataset"] = (manifest["dataset"] or {"name": ""})["name"]
+        wanted["lora"] = str(manifest.get("lora") is not None)
+        for key, own in wanted.items():
             if key in mine and own is not None:
-                mine = mine[mine[key].astype(str) == str(own)]
+                mine = mine[mine[key].astype(object).fillna("").astype(str) == own]
         if mine.empty:
             raise InputError(f"{table} has no measurement of what is pushed; name another table.")
         found += mine.to_dict("records")

@@ -24,7 +24,7 @@ OURS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", CARD)
 # What transformers and PEFT say there may be a path.
 SETTINGS = ("config.json", "adapter_config.json", "tokenizer_config.json")
 VOCABULARIES = ("tokenizer.json", "vocab.json")
-VERBATIM = ("classes", "templates", "template", "files", "recipe", "lora", "versions")
+VERBATIM = ("classes", "templates", "template", "files", "lora", "versions")
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 
 

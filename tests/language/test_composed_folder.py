@@ -130,7 +130,10 @@ def test_precision_device_and_attention_are_chosen_as_for_any_model(folders: dic
     )
     for part in model.models:
         assert (part.dtype, part.device, part.config._attn_implementation) == (torch.bfloat16, CPU, "eager")
-    assert AutoModelForCausalLM.from_pretrained(folders["eft"], dtype="float32", device_map={"": "cpu"}).device == CPU
+    assert (
+        AutoModelForCausalLM.from_pretrained(folders["eft"], torch_dtype="float32", device_map={"": "cpu"}).device
+        == CPU
+    )
     model.save_pretrained(tmp_path / "half")
     half = AutoModelForCausalLM.from_pretrained(tmp_path / "half", attn_implementation="eager")
     assert half.dtype == torch.bfloat16 and greedy(half) == greedy(model)

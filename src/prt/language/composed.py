@@ -172,6 +172,7 @@ class Composed(PreTrainedModel, GenerationMixin):
         """
         spec = str(pretrained_model_name_or_path)
         finding = {name: others.pop(name) for name in FINDING if name in others}
+        dtype = dtype or others.pop("torch_dtype", None)  # its former name
         refuse_options(others, "loaded")
         (target, *parts), saved, generation = read_folder(spec, dtype or "auto", device_map, finding)
         weights = [part["weight"] for part in saved.models[1:]]

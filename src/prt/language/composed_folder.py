@@ -26,7 +26,7 @@ IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 FINDING = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
 # What transformers, its pipelines, its server and lm-eval hand on, and what loads no other model.
-HANDED_ON = ("_from_auto", "_from_pipeline", "adapter_kwargs", "tqdm_class", "trust_remote_code")
+HANDED_ON = ("_from_auto", "_from_pipeline", "adapter_kwargs", "tqdm_class", "trust_remote_code", "use_safetensors")
 
 
 class ComposedConfig(PreTrainedConfig):
