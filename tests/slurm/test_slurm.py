@@ -109,8 +109,8 @@ def ended(cluster: Cluster) -> pd.DataFrame:
     return pd.DataFrame([line.split("|") for line in lines], columns=columns).set_index("JobID")
 
 
-def commands(cluster: Cluster, number: str) -> list[int]:
-    """The processes of a job that do its work; none where it has just begun or ended."""
+def processes(cluster: Cluster, number: str) -> dict[int, str]:
+    """The processes of a job and their names; none where it has just begun or ended."""
 
     def program(process: int) -> str:
         try:
@@ -120,8 +120,12 @@ def commands(cluster: Cluster, number: str) -> list[int]:
 
     question = ("scontrol", "listpids", number, NODE)
     lines = cluster.run(*question).splitlines()[1:] if cluster.succeeds(*question) else []
-    found = [int(line.split()[0]) for line in lines]
-    return [one for one in found if program(one) == "prt"]
+    return {one: program(one) for one in (int(line.split()[0]) for line in lines)}
+
+
+def commands(cluster: Cluster, number: str) -> list[int]:
+    """Those that do its work."""
+    return [one for one, program in processes(cluster, number).items() if program == "prt"]
 
 
 def all_work(cluster: Cluster) -> bool:
@@ -201,43 +205,38 @@ def test_whatever_happens_the_tables_are_those_of_a_local_run(
 
 
 def test_the_language_half_whatever_happens(
-    cluster: Cluster, start: Start, finish: Finish, finished_language: Path, tmp_path: Path
+    cluster: Cluster, start: Start, finished_language: Path, tmp_path: Path
 ) -> None:
-    """A job over its memory, one put back, a lost node, no accounting, SIGTERM: the tables are those of a local run."""
+    """A tuning over its memory, then put back, then its node lost, and no accounting: the tables of a local run."""
     folder = Path(shutil.copytree(finished_language, tmp_path / "copy"))
     top, quiet = folder / "results/demo/language", finished_language / "results/demo/language"
     for made in ("tuned", "evaluated", "transfer"):
         shutil.rmtree(top / made)
     cluster.stop_accounting()
-    little = "tune_language:mem_mb=400 if attempt == 1 else 4000"
-    snakemake = start(folder, "problems", "instructions", "--set-resources", little)
+    snakemake = start(folder, "problems", "--set-resources", "tune_language:mem_mb=400 if attempt == 1 else 4000")
 
     killed, name = job(cluster, "rule_tune_language")
-    again, _ = job(cluster, name, but=killed)
-    wait_for(lambda: commands(cluster, again), "it is at work again")
-    cluster.run("scontrol", "requeue", again)
-    assert job(cluster, name, "PENDING", but=killed)[0] == again
-    job(cluster, name, but=killed)
+    put_back, _ = job(cluster, name, but=killed)  # tried again
     wait_for(lambda: all_work(cluster), "all jobs are at work")
-    lost = cluster.run("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
+    cluster.run("scontrol", "requeue", put_back)
+    assert job(cluster, name, "PENDING", but=killed)[0] == put_back
+    assert job(cluster, name, but=killed)[0] == put_back
+    wait_for(lambda: commands(cluster, put_back), "it is at work again")
     cluster.run("scontrol", "update", f"NodeName={NODE}", "State=DOWN", "Reason=tests")
-    assert job(cluster, name, "PENDING", but=killed)[0] == again
+    assert job(cluster, name, "PENDING", but=killed)[0] == put_back
+    wait_for(lambda: not processes(cluster, put_back), "what ran there has ended")
     cluster.succeeds("scontrol", "update", f"NodeName={NODE}", "State=RESUME")  # unless it came back by itself
+    assert snakemake.wait(300) == 0, (folder / "said").read_text()[-5000:]
 
-    wait_for(lambda: all_work(cluster), "all jobs are at work")
-    snakemake.terminate()
-    assert snakemake.wait(120) == 1
-    job(cluster, name, "COMPLETED")
-    code, said = finish(folder, "problems", "instructions")
-    assert code == 0, said[-5000:]
+    made = sorted(file.relative_to(quiet) for file in quiet.glob("transfer/problems/*.csv"))
+    assert len(made) == 3
+    assert [file for file in made if (top / file).read_bytes() != (quiet / file).read_bytes()] == []
 
-    for file in sorted(quiet.glob("transfer/*/*.csv")):
-        if (made := top / file.relative_to(quiet)).parent.name in ("problems", "instructions"):
-            assert made.read_bytes() == file.read_bytes(), file
+    assert "Restarts=2" in cluster.run("scontrol", "show", "job", put_back)
     cluster.start_accounting()
-    states = cluster.run("sacct", "-X", "-D", "--noheader", "--parsable2", "--format=JobID,State,ReqMem").splitlines()
-    history = {number: [line.split("|")[1] for line in states if line.split("|")[0] == number] for number in lost}
-    print(history, [line for line in states if line.split("|")[0] == killed])
+    wait_for(lambda: put_back in ended(cluster).index, "the accounting knows what it missed")
+    jobs = ended(cluster).loc[[killed, put_back]]
+    assert (list(jobs.State), list(jobs.ReqMem)) == (["FAILED", "COMPLETED"], ["400M", "4000M"])
 
 
 def test_one_item_is_a_target(cluster: Cluster, finish: Finish, finished: Path, tmp_path: Path) -> None:
@@ -317,3 +316,15 @@ def test_names_that_the_cluster_does_not_have(
     assert "Traceback" not in said
     assert len(ended(cluster)) == before
     assert not (folder / "results").exists()
+
+
+def test_a_job_that_would_wait_for_ever(
+    cluster: Cluster, finish: Finish, tiny: Config, write: Callable[[Config], Path]
+) -> None:
+    """SLURM would accept one for longer than its partition's limit, and never start it."""
+    code, said = finish(write(tiny), "--set-resources", "prepare:runtime=2000")
+    assert code == 1
+    asked = (
+        "SLURM would never start jobs of 'prepare': they ask for 2000 minutes, and partition 'cpu' gives 1440 at most;"
+    )
+    assert asked in said and "prepare:runtime=1440" in said
