@@ -102,3 +102,19 @@ def test_what_was_not_tried_everywhere_is_drawn_where_it_was() -> None:
     some = entropy.select_curves(curves(SOURCES).query("source != 'rn12-rich' or seed == 0 and alpha > 0"))
     assert sorted(some["seeds"].unique()) == [1, 3]
     entropy.figure_curves(some)
+
+
+def test_a_strength_that_was_chosen_stands_beside_the_sweep() -> None:
+    """Of each method and target a point right of the greatest strength, with its interval."""
+    table = summary()
+    one = table[table["method"].eq("prt") & table["strength"].eq(1) & table["alpha"].eq(0)]
+    chosen = one.assign(method="prt_chosen", strength=np.nan, value=one["value"] + 0.01)
+    variant = chosen.assign(variant="half")
+    rows = strength.select(pd.concat([table, chosen, variant]))
+    assert len(rows) == len(strength.select(table)) + len(chosen[chosen["headline"]])
+    drawn = strength.figure(rows)
+    inside(drawn)
+    points = [line for a in drawn.axes for line in a.lines if np.size(line.get_xdata()) == 1]
+    values = sorted(float(line.get_ydata()[0]) for line in points)
+    assert values == pytest.approx(sorted(100 * chosen.loc[chosen["headline"], "value"]))
+    assert all(line.get_xdata()[0] > max(STRENGTHS) for line in points)

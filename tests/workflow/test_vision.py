@@ -46,6 +46,7 @@ def test_everything_is_made(finished: Path, small: Config) -> None:
     transfer = table(finished, "transfer")
     assert list(transfer.columns) == TRANSFER
     methods = {"pretrained", "eft", "prt", "ft", "source_ft", "poe", "ensemble", "reward"}
+    methods |= {"prt_chosen", "eft_chosen", "poe_chosen"}
     clean = transfer[transfer.dataset != "digits-noise"]
     for _, cell in clean.groupby(["dataset", "shots", "source", "target"]):
         assert set(cell.method) == methods

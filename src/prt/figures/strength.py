@@ -87,6 +87,7 @@ def _beside(axis: Axes, chosen: pd.DataFrame, last: float, marker: dict[str, str
     """Right of the sweep, what comes of the strength that was chosen on validation data."""
     place = 1.12 * last
     axis.axvline(1.06 * last, color=INK, linewidth=0.4)
+    axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= last])
     for row, below, above in zip(chosen.itertuples(), *interval(chosen), strict=True):
         method = str(METHODS[str(row.method)].at)
         shift = 0.02 * last * (list(LINE).index(method) - 1.5)
