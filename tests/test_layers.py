@@ -14,7 +14,7 @@ LAYERS = [
     ["reward", "training", "reference", "hub", "profiling", "slurm"],
     ["published", "pretrainings", "card"],
     ["sharing"],
-    ["sandbox", "vision", "language", "miniature", "rehearsal"],
+    ["sandbox", "vision", "language", "engine", "miniature", "rehearsal"],
     ["plan"],
     ["figures", "doctor"],
     ["cli"],

@@ -29,6 +29,15 @@ def test_environment_and_pyproject_agree() -> None:
         assert pinned[name.partition("[")[0].lower().replace("_", "-")] == version
 
 
+def test_the_environment_of_vllm_agrees_where_vllm_lets_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment-vllm.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert [line for line in pip if line not in project["dependencies"]] == ["vllm==0.32.0"]
+    left_out = {line.partition("==")[0] for line in project["dependencies"]} - {line.partition("==")[0] for line in pip}
+    assert left_out == {"torch", "torchvision", "transformers", "numpy", "snakemake-executor-plugin-slurm"}
+
+
 def test_help_answers_without_heavy_imports() -> None:
     code = "import sys; sys.argv = ['prt', '--help']\nimport prt.cli\ntry: prt.cli.main()\nexcept SystemExit: pass\n"
     code += "heavy = {'torch', 'open_clip', 'pandas', 'transformers'}\n"

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from prt.cli import carry, fetch, imported, language, show, tables, use, vision
+from prt.cli import carry, fetch, imported, language, serve, show, tables, use, vision
 from prt.errors import InputError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for command in (show.plan, show.budget, show.doctor, show.pretrainings, use.pred
     app.command()(command)
 for command in (carry.compose, carry.push, carry.pull):
     app.command()(command)
+app.command(context_settings=serve.SETTINGS)(serve.serve)
 imports = typer.Typer(
     help="Make a run's folder of a fine-tuned model or an adapter of others, for predict, generate and evaluate.",
     no_args_is_help=True,

@@ -126,7 +126,7 @@ class Composed(PreTrainedModel, GenerationMixin):
         barred = torch.tensor(fit.barred, dtype=torch.long, device=target.model.device)
         self.register_buffer("barred", barred, persistent=False)
         self.unread = fit.unread
-        self.generation_config = _generation(models, set(fit.barred))
+        self.generation_config = generation_of(models, set(fit.barred))
         self.loss_type = "ForCausalLM"
         self._is_stateful = any(model._is_stateful for model in models)
         self.all_tied_weights_keys: dict[str, str] = {}
@@ -309,7 +309,7 @@ class Composed(PreTrainedModel, GenerationMixin):
         return None
 
 
-def _generation(models: Sequence[Any], barred: set[int]) -> GenerationConfig:
+def generation_of(models: Sequence[Any], barred: set[int]) -> GenerationConfig:
     """The target's settings. If none of the tokens that end its texts can come, those of the other models end them."""
     configs = [copy.deepcopy(model.generation_config) for model in models]
     # An id, a list of them, or None.

@@ -149,6 +149,22 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
         InputError: if the folder is no whole tuned language model, a file in it was changed, its tokenizer is not the
             one it was tuned with, an adapter's base is missing or another, or a file asks for code to be run.
     """
+    with whole(folder) as (place, manifest, tokenizer):
+        title = f"{manifest['base']['name']} {manifest['method']}"
+        if manifest["lora"] is None:
+            return Causal(title, load(str(place), dtype, device).model, tokenizer)
+        # In float32, and then made what is asked for.
+        model = adapted(place, base_of(folder, base), Lora(**manifest["lora"])).merge_and_unload().to(dtype)
+        return Causal(title, model.to(device).eval(), tokenizer)
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[tuple[Path, dict[str, Any], PreTrainedTokenizerBase]]:
+    """What is in the folder of a tuned language model, once it is checked: its files alone, manifest and tokenizer.
+
+    Raises:
+        InputError: as :func:`load_tuned` for what is in the folder itself.
+    """
     manifest = read_manifest(folder)
     for pattern in MODEL if manifest["lora"] is None else ADAPTER:
         if not fitting(manifest["files"], pattern):
@@ -156,16 +172,11 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
                 f"the reward manifest {folder / reward.MANIFEST} names no file {pattern}, without which there is no "
                 "tuned model; tune it again."
             )
-    with reward.unchanged(folder, manifest["files"]) as whole:
-        tokenizer = read_tokenizer(str(whole))
+    with reward.unchanged(folder, manifest["files"]) as place:
+        tokenizer = read_tokenizer(str(place))
         if vocabulary(tokenizer).sha256 != manifest["vocabulary"]["sha256"]:
             raise InputError(f"the tokenizer in {folder} is not the one that its manifest describes; tune it again.")
-        title = f"{manifest['base']['name']} {manifest['method']}"
-        if manifest["lora"] is None:
-            return Causal(title, load(str(whole), dtype, device).model, tokenizer)
-        # In float32, and then made what is asked for.
-        model = adapted(whole, base_of(folder, base), Lora(**manifest["lora"])).merge_and_unload().to(dtype)
-        return Causal(title, model.to(device).eval(), tokenizer)
+        yield place, manifest, tokenizer
 
 
 def base_of(folder: Path, base: str | None = None) -> str:

@@ -1,0 +1,87 @@
+"""A server of OpenAI's interface that answers for a target with rewards on it: vLLM's own, with its own options."""
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from prt.engine.folder import Part, folder_for_vllm, published, tuned
+from prt.engine.plugin import MODE
+from prt.errors import InputError, first_line
+from prt.language.reward import base_of, read_manifest
+from prt.methods import METHODS, SOURCE_PRETRAINED
+from prt.reward import check_method
+
+NAME = "prt"  # what requests call the model, unless --served-model-name says otherwise
+LOOPBACK = "127.0.0.1"
+
+
+def serve(
+    rewards: Sequence[tuple[Path, float]],
+    target: str,
+    options: Sequence[str],
+    method: str = "prt",
+    base: str | None = None,
+) -> None:
+    """Serve a target with rewards on it, until it is interrupted; on this machine alone unless a host is given.
+
+    Args:
+        rewards: the folder of each, and its strength.
+        target: a folder, or a name on the Hugging Face hub.
+        options: vLLM's own, as on the command line.
+        method: how they are added, see :mod:`prt.methods`.
+        base: what they were tuned from, where it has moved.
+
+    Raises:
+        InputError: if a model cannot be had or put on the target, or vLLM does not know it or its options, cannot
+            start, or cannot listen where it is asked to.
+    """
+    with ExitStack() as stack:
+        parts = parts_of(rewards, target, method, base, stack)
+        templates = [part.causal.tokenizer.chat_template for part in (*parts[1:], parts[0])]
+        _run(stack.enter_context(folder_for_vllm(parts, next(filter(None, templates), None))), options)
+
+
+def parts_of(
+    rewards: Sequence[tuple[Path, float]], target: str, method: str, base: str | None, stack: ExitStack
+) -> list[Part]:
+    """The models of the sum, the target first, for as long as ``stack`` is open; see :func:`serve`."""
+    parts = [published(target)]
+    for folder, strength in rewards:
+        check_method(folder, read_manifest(folder), method)
+        part = stack.enter_context(tuned(folder, base))
+        for sign, network in METHODS[method].added:
+            of = published(base_of(folder, base)) if network == SOURCE_PRETRAINED else part
+            parts.append(replace(of, weight=sign * strength))
+    return parts
+
+
+def _run(folder: Path, options: Sequence[str]) -> None:
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]
+        def error(self, message: str) -> NoReturn:
+            raise InputError(f"vLLM does not take these options ({message}); `vllm serve --help=all` lists its own.")
+
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # as its own command does
+    asked: Any = make_arg_parser(Parser(prog="prt serve", add_help=False)).parse_args([str(folder), *options])
+    asked.model = str(folder)
+    asked.tokenizer_mode = MODE
+    asked.served_model_name = asked.served_model_name or [NAME]
+    if asked.uds is None:
+        asked.host = asked.host or LOOPBACK
+    try:
+        validate_parsed_serve_args(asked)
+        ServeSubcommand.cmd(asked)
+    except (PermissionError, socket.gaierror, OSError) as error:
+        raise InputError(
+            f"the server cannot listen on {asked.host}, port {asked.port} ({first_line(error)}); choose others with "
+            "--host and --port."
+        ) from None
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"vLLM cannot serve this ({first_line(error)}); what it said is above.") from error
