@@ -296,6 +296,7 @@ class Language(Part):
     variants: dict[Name, Variant] = {}
     downloads: Folder = "downloads"
     unsafe_code: bool = False
+    engine: Literal["transformers", "vllm"] = "transformers"
     bars: dict[Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14"], Bars] = {}
     next_tokens: dict[Literal["figure5", "figure8", "figure9"], NextTokens] = {}
     figure7: Figure7 | None = None

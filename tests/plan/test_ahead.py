@@ -1,5 +1,6 @@
 """What is refused before the first job runs."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,6 +52,16 @@ def test_no_gpu_for_jobs_that_want_one() -> None:
         check(plan, asked(plan, *rules).values(), "touch")  # which runs nothing
     on_purpose = paper(device="cpu")
     check(on_purpose, asked(on_purpose, "tune", "tune_language").values(), "local")
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_no_vllm_where_it_is_to_measure() -> None:
+    language = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())["language"] | {"engine": "vllm"}
+    plan = paper(device="cpu", language=language)
+    jobs = [of for job, of in asked(plan, "evaluate").items() if "gsm8k" in job.name]  # which runs no code
+    with pytest.raises(InputError, match=r"^vLLM cannot be imported .* install vLLM 0\.32 or newer"):
+        check(plan, jobs, "local")
+    check(plan, asked(plan, "tune_language").values(), "local")
 
 
 def test_no_sandbox_for_benchmarks_that_run_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

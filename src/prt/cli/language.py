@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prt.cli.options import ConfigFile, Device, JobName, begin, device_of, dtype_of, plan_of
+from prt.cli.options import ConfigFile, Device, JobName, begin, device_of, dtype_of, models_of, plan_of
 from prt.hub import allow_network
 
 if TYPE_CHECKING:
@@ -101,26 +101,28 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     cells = [cell for cell in plan.cells() if within(plan.cell_path(cell), job)]
     for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
         ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
-    models = Models(plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template)
+    asked = plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template
     strengths: dict[Cell, float] = {}  # a choice is one for all benchmarks
-    for cell in cells:
-        out, settings = Path(plan.top, "evaluated", plan.cell_path(cell)), plan.benchmark_settings(cell.dataset)
-        strength, fixed = None, cell
-        if at := METHODS[cell.method].at:
-            fixed = cell.model_copy(update={"method": at})
-            key = fixed.model_copy(update={"dataset": ""})
-            if key not in strengths:
-                strengths[key] = choose(
-                    lambda s, of=fixed: models.of(of.model_copy(update={"strength": s})),  # type: ignore[misc]
-                    plan.strengths,
-                    read_manifest(Path(plan.top, "data")),
-                    plan.max_length,
-                    str(cell),
-                )
-            strength = strengths[key]
-            fixed = fixed.model_copy(update={"strength": strength})
-        model = models.of(fixed)
-        evaluate(model, cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe, strength=strength)
+    with models_of(plan.config.engine, *asked) as measured:
+        # Losses, by which a strength is chosen, are transformers' affair.
+        models = measured if plan.config.engine == "transformers" else Models(*asked)
+        for cell in cells:
+            out, settings = Path(plan.top, "evaluated", plan.cell_path(cell)), plan.benchmark_settings(cell.dataset)
+            strength, fixed = None, cell
+            if at := METHODS[cell.method].at:
+                fixed = cell.model_copy(update={"method": at})
+                key = fixed.model_copy(update={"dataset": ""})
+                if key not in strengths:
+                    strengths[key] = choose(
+                        lambda s, of=fixed: models.of(of.model_copy(update={"strength": s})),  # type: ignore[misc]
+                        plan.strengths,
+                        read_manifest(Path(plan.top, "data")),
+                        plan.max_length,
+                        str(cell),
+                    )
+                strength = strengths[key]
+                fixed = fixed.model_copy(update={"strength": strength})
+            evaluate(measured.of(fixed), cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe, strength=strength)
 
 
 def next_tokens(job: JobName, config: ConfigFile, device: Device = "auto") -> None:

@@ -3,6 +3,8 @@
 import gc
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +15,15 @@ from prt.errors import InputError, known
 if TYPE_CHECKING:
     import torch
 
+    from prt.cell import Cell
+    from prt.language.parts import Models
+    from prt.methods import Network
     from prt.plan import Plan
     from prt.plan.jobs import Job
 
+    Folder = Callable[[Cell, Network], str]
+
+ENGINES = ("transformers", "vllm")
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration, such as results/demo/config.yaml.")]
 JobName = Annotated[str, typer.Argument(help="The job's name: `prt plan` lists them.", metavar="JOB")]
 Downloads = Annotated[Path, typer.Option(help="Folder that models and data of the hub are fetched to.")]
@@ -67,6 +75,30 @@ def dtype_of(precision: str) -> "torch.dtype":
 
     known(precision, DTYPES, "precision")
     return DTYPES[precision]
+
+
+@contextmanager
+def models_of(
+    engine: str, folder: "Folder", dtype: "torch.dtype", device: "torch.device", template: str = "own"
+) -> "Iterator[Models]":
+    """The models of cells, in an engine: transformers or vllm, which puts them where it was built for.
+
+    Raises:
+        InputError: for another engine, or if vLLM is missing or too old.
+    """
+    known(engine, ENGINES, "engine")
+    if engine == "transformers":
+        from prt.language.parts import Models
+
+        yield Models(folder, dtype, device, template)
+        return
+    from prt.engine.installed import require_vllm
+
+    require_vllm()
+    from prt.engine.harness import EngineModels
+
+    with ExitStack() as stack:
+        yield EngineModels(folder, dtype, device, template, stack)
 
 
 def workers_of(job: "Job") -> int:

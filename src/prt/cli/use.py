@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prt.cli.options import Device, Downloads, begin, device_of, dtype_of
+from prt.cli.options import Device, Downloads, begin, device_of, dtype_of, models_of
 from prt.errors import InputError
 from prt.methods import METHODS
 
@@ -167,12 +167,12 @@ def evaluate(
     base: Base = None,
     precision: Precision = "fp32",
     device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="What runs the model: transformers, or vllm.")] = "transformers",
 ) -> None:
     """Measure a language model with a reward put on it; the settings are those of config/README.md."""
     from prt.cell import Cell
     from prt.language import tasks
     from prt.language.evaluate import evaluate, ready
-    from prt.language.parts import Models
     from prt.language.reward import check_writable, read_manifest
     from prt.methods import PRETRAINED, SOURCE_PRETRAINED
     from prt.reward import check_method
@@ -190,8 +190,9 @@ def evaluate(
     source = manifest["base"]["name"]
     cell = Cell(dataset=benchmark, source=source, target=target, method=method, strength=strength, **facts)
     places = {PRETRAINED: target, SOURCE_PRETRAINED: base or manifest["base"]["spec"]}
-    model = Models(lambda _, network: places.get(network, str(reward)), dtype_of(precision), device_of(device)).of(cell)
-    result = evaluate(model, benchmark, own, cell=cell, out=out, unsafe_code=unsafe_code)
+    on, dtype = device_of(device), dtype_of(precision)
+    with models_of(engine, lambda _, network: places.get(network, str(reward)), dtype, on) as models:
+        result = evaluate(models.of(cell), benchmark, own, cell=cell, out=out, unsafe_code=unsafe_code)
     for metric, value in result["metrics"].items():
         print(f"{metric} {value:.4f}")
 

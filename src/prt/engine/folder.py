@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 
 from prt import hub
 from prt.atomic import scratch
@@ -34,6 +34,11 @@ class Part:
     folder: Path
     weight: float = 1.0
     adapter: tuple[Path, float] | None = None
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's."""
+        return self.causal.tokenizer
 
 
 def published(spec: str, name: str = "") -> Part:
@@ -82,12 +87,13 @@ def tuned(folder: Path, base: str | None = None) -> Iterator[Part]:
 
 
 def check_known(config: Any, name: str) -> None:
-    """Refuse a model that vLLM has no text model of its own for.
+    """Refuse a model that vLLM has no text model of its own for, or whose heads it has no attention for.
 
     Raises:
-        InputError: naming its architecture.
+        InputError: naming its architecture, or the size of its heads.
     """
     from vllm import ModelRegistry
+    from vllm.platforms import current_platform
 
     architecture = (config.architectures or [type(config).__name__])[0]
     if architecture not in ModelRegistry.get_supported_archs() or config.get_text_config() is not config:
@@ -97,6 +103,15 @@ def check_known(config: Any, name: str) -> None:
         )
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"{name} is quantised, which its reward would have to be in the same way; take the original.")
+    if current_platform.is_cpu():
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        if head not in (sizes := CPUAttentionBackend.get_supported_head_sizes()):
+            raise InputError(
+                f"{name} has attention heads of size {head}, and vLLM's on a CPU are of {', '.join(map(str, sizes))}; "
+                "use a GPU, or prt generate or prt evaluate, which run in transformers."
+            )
 
 
 @contextmanager

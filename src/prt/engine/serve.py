@@ -41,7 +41,7 @@ def serve(
     """
     with ExitStack() as stack:
         parts = parts_of(rewards, target, method, base, stack)
-        templates = [part.causal.tokenizer.chat_template for part in (*parts[1:], parts[0])]
+        templates = [part.tokenizer.chat_template for part in (*parts[1:], parts[0])]
         _run(stack.enter_context(folder_for_vllm(parts, next(filter(None, templates), None))), options)
 
 

@@ -17,7 +17,7 @@ from prt.cell import Cell
 from prt.errors import InputError
 from prt.hub import origin
 from prt.language.harness import SEED, load, quiet, seed
-from prt.language.harness_model import HarnessModel
+from prt.language.harness_model import Asked, InTransformers
 from prt.language.models import Causal
 from prt.language.tasks import allow, runs_answers
 from prt.language.tasks import settings as all_settings
@@ -40,7 +40,7 @@ def ready(benchmark: str, settings: dict[str, Any], unsafe_code: bool) -> None:
 
 
 def evaluate(
-    causal: Causal,
+    causal: Causal | Asked,
     benchmark: str,
     settings: dict[str, Any],
     *,
@@ -71,17 +71,18 @@ def evaluate(
         InputError: for an unknown benchmark or setting, data that are missing or in the wrong form, a missing chat
             template, a prompt that does not fit into the context, code without leave to run it, or without a sandbox.
     """
+    asked: Asked = InTransformers(causal) if isinstance(causal, Causal) else causal
     allow(benchmark, settings, unsafe_code)
     facts = all_settings(benchmark, settings)
-    if facts["chat_template"] and not causal.tokenizer.chat_template:
+    if facts["chat_template"] and not asked.tokenizer.chat_template:
         raise InputError(
-            f"{causal.name} has no chat template, and {benchmark} is to be asked in one; set chat_template: false, or "
+            f"{asked.name} has no chat template, and {benchmark} is to be asked in one; set chat_template: false, or "
             "take a model that has one."
         )
     remove(out / RESULT)
-    with quiet(f"{benchmark} {causal.name}", facts):
+    with quiet(f"{benchmark} {asked.name}", facts):
         loaded = load(benchmark, json.dumps(facts, sort_keys=True))
-        model = HarnessModel(causal, benchmark, facts["batch"])
+        model = asked.asking(benchmark, facts["batch"])
         seed()
         for task in loaded["tasks"].values():
             task.set_fewshot_seed(SEED)
@@ -122,10 +123,11 @@ def evaluate(
             "generation": first.config.generation_kwargs if first.OUTPUT_TYPE == "generate_until" else None,
             "task_versions": results["versions"],
             "data": origin(Path(facts["data"])) if facts["data"] else {},
-            "dtype": str(causal.model.dtype).removeprefix("torch."),
+            "dtype": asked.dtype,
+            "engine": asked.engine,
             "seed": SEED,
         },
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in PACKAGES} | asked.versions,
     }
     with replacing(out / SAMPLES) as aside, aside.open("w", encoding="utf-8") as file:
         for task, samples in results["samples"].items():

@@ -45,23 +45,28 @@ class Models:
             InputError: if the method is unknown or the cell lacks a strength that it needs, a network is missing or
                 damaged, what was tuned is not what the cell says, or the tokenizers differ.
         """
+        base, added, template = self._sum(cell)
+        if not added:
+            return base
+        put_on = merged if method(cell.method).merged else compose
+        made = put_on(base, added, cell.method)
+        tokenizer = copy.deepcopy(made.tokenizer)
+        tokenizer.chat_template = template
+        return replace(made, tokenizer=tokenizer)
+
+    def _sum(self, cell: Cell) -> tuple[Any, list[tuple[Any, float]], str | None]:
+        """A cell's base, what is added to it with its weights, and the chat template of the sum."""
         whole = method(cell.method)
-        if not whole.added:
-            return self._network(cell, whole.base)
-        if cell.strength is None:
+        if whole.added and cell.strength is None:
             raise InputError(f"the cell {cell} has no strength, which its method needs; give it.")
         base, *added = (self._network(cell, network) for network in whole.networks)
-        weights = [sign * cell.strength for sign, _ in whole.added]
-        put_on = merged if whole.merged else compose
-        made = put_on(base, list(zip(added, weights, strict=True)), cell.method)
+        weights = [sign * (cell.strength or 0.0) for sign, _ in whole.added]
         # What was tuned knows the template that it was tuned in; the target's own, if any, is another's.
         pairs = zip(whole.networks, (base, *added), strict=True)
         tuned = next((part for network, part in pairs if network.model not in PUBLISHED), base)
-        tokenizer = copy.deepcopy(made.tokenizer)
-        tokenizer.chat_template = tuned.tokenizer.chat_template
-        return replace(made, tokenizer=tokenizer)
+        return base, list(zip(added, weights, strict=True)), tuned.tokenizer.chat_template
 
-    def _network(self, cell: Cell, network: Network) -> Causal:
+    def _network(self, cell: Cell, network: Network) -> Any:
         if network.model not in PUBLISHED:
             self._check(cell, network)
             base = Network(network.owner, "pretrained")
@@ -70,12 +75,15 @@ class Models:
         owner = cell.source if network.owner == "source" and cell.source else cell.target
         return self._published(self._folder(cell, network), owner, network.model)
 
-    def _load(self, spec: str, owner: str, model: str) -> Causal:
+    def _load(self, spec: str, owner: str, model: str) -> Any:
         name = owner if model == "pretrained" else f"{owner} ({model})"
-        causal = load(spec, self._dtype, self._device, name)
+        causal = self._read(spec, name)
         if causal.tokenizer.chat_template is None and self._template != "own":
             causal.tokenizer.chat_template = chat_template(causal.tokenizer, self._template, name)
         return causal
+
+    def _read(self, spec: str, name: str) -> Any:
+        return load(spec, self._dtype, self._device, name)
 
     def _check(self, cell: Cell, network: Network) -> None:
         """Refuse what was tuned, if it is not what the cell says."""

@@ -15,7 +15,8 @@ from prt.errors import InputError, first_line
 from prt.methods import method
 from prt.results import Measure, Result
 
-OWN = ("batch", "context", "dtype", "template")  # of a protocol: how a model was run, which may differ between models
+# Of a protocol: how a model was run, which may differ between models.
+OWN = ("batch", "context", "dtype", "engine", "template")
 _FIELDS = {
     "benchmark": {"type": "string"},
     "cell": {"type": "object"},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prt import hub, slurm
+from prt.engine.installed import require_vllm
 from prt.errors import InputError
 from prt.language.tasks import catalogue, runs_answers
 from prt.machine import cpu_has_bf16, disk_of, free_bytes
@@ -46,6 +47,8 @@ def check(plan: Plan, jobs: Iterable[Any], executor: str) -> slurm.Limits:
             print(f"prt: warning: {said}", file=sys.stderr)
     if executor in ("slurm", "local"):
         check_disk(plan, asked)
+        if plan.language and plan.language.config.engine == "vllm" and any(job.rule == "evaluate" for job in asked):
+            require_vllm()
     if executor in ("slurm", "local") and (wanted := repositories(plan, asked)):  # both download on this machine
         check_access(wanted)
     return limits

@@ -294,13 +294,18 @@ class LanguagePlan(Texts):
             about = [
                 sorted(paths),
                 {benchmark: self.benchmark_settings(benchmark) for benchmark in benchmarks},
-                [self.config.data.template, self.precision, self.config.unsafe_code],
+                [self.config.data.template, self.precision, self.config.unsafe_code, *self._engine],
                 *([self.strengths, self.max_length] if choosing else []),
             ]
             yield Job(
                 "evaluate", name, tuple(unique(needs)), (f"{self.top}/evaluated/{name}",), about,
                 0 if target.spec is None else 1, billions, int(60 + slow * billions),
             )  # fmt: skip
+
+    @property
+    def _engine(self) -> list[str]:
+        """What measures, where it is not the default: results are the same, but for rounding."""
+        return [] if self.config.engine == "transformers" else [self.config.engine]
 
     def _added(self, cell: Cell) -> float:
         """Billions of parameters that a cell puts on its target: each network of the source."""
