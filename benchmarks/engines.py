@@ -1,4 +1,4 @@
-"""Tokens a CPU second of a target with a reward on it: vLLM beside transformers' batches, with answers of uneven length.
+"""Tokens a CPU second of a target with a reward on it: vLLM beside transformers' batches, answers of uneven length.
 
 One thread each, CPU time of the process, so that what else the machine does counts little. Random Llamas in fp32.
 A static batch goes on until its longest answer has ended; only tokens of answers are counted.
@@ -27,7 +27,7 @@ from prt.language.composed import compose
 from prt.language.models import load
 from prt.miniature.text import tokenizer
 
-# Width, layers, rows of target and reward; requests; mean length of the answers' lengths, which are uneven or all equal.
+# Width, layers and rows of target and of reward; requests; mean length of answers, which are uneven or all equal.
 SIZES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], int, int]] = {
     "0.3M + 0.1M": ((128, 2, 384), (64, 2, 384), 96, 48),
     "33M + 10M": ((384, 6, 32000), (192, 4, 32000), 48, 32),
@@ -65,13 +65,13 @@ def lengths(count: int, mean: int, uneven: bool) -> list[int]:
     return [int(min(6 * mean, 2 + each)) for each in torch.empty(count).exponential_(1 / mean).tolist()]
 
 
-def static(folders: list[Path], prompts: list[list[int]], wanted: list[int], batch: int) -> Callable[[], None]:
-    """Answers in transformers' batches."""
+def static(folders: list[Path], prompts: list[list[int]], batch: int) -> Callable[[list[int]], None]:
+    """Gives answers of such lengths in transformers' batches."""
     cpu = torch.device("cpu")
     target, reward = (load(str(folder), torch.float32, cpu) for folder in folders)
     model: Any = compose(target, [(reward, 1.0)], "prt").model
 
-    def run() -> None:
+    def run(wanted: list[int]) -> None:
         for start in range(0, len(prompts), batch):
             ids = torch.tensor(prompts[start : start + batch])
             longest = max(wanted[start : start + batch])
@@ -81,16 +81,20 @@ def static(folders: list[Path], prompts: list[list[int]], wanted: list[int], bat
     return run
 
 
-def continuous(folder: Path, prompts: list[list[int]], wanted: list[int]) -> Callable[[], None]:
-    """Answers in vLLM."""
+def continuous(folder: Path, prompts: list[list[int]]) -> Callable[[list[int]], None]:
+    """Gives answers of such lengths in vLLM."""
     from vllm import LLM, SamplingParams
 
     from prt.engine.plugin import MODE
 
     engine = LLM(str(folder), dtype="float32", enforce_eager=True, tokenizer_mode=MODE, enable_prefix_caching=False)
     asked = [{"prompt_token_ids": prompt} for prompt in prompts]
-    how = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True, detokenize=False) for n in wanted]
-    return lambda: engine.generate(asked, how, use_tqdm=False)
+
+    def run(wanted: list[int]) -> None:
+        how = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True, detokenize=False) for n in wanted]
+        engine.generate(asked, how, use_tqdm=False)
+
+    return run
 
 
 def main() -> None:
@@ -99,6 +103,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", nargs="*", default=list(SIZES))
     asked = parser.parse_args()
+    from vllm.distributed import cleanup_dist_env_and_memory
+
     from prt.engine.folder import folder_for_vllm, published
 
     torch.set_num_threads(1)
@@ -114,21 +120,23 @@ def main() -> None:
             prompts = torch.randint(4, 384, (count, 32)).tolist()
             parts = [published(str(folder)) for folder in folders]
             with folder_for_vllm([parts[0], replace(parts[1], weight=1.0)], None) as place:
+                runs = {f"transformers, batch {n}": static(folders, prompts, n) for n in BATCHES}
+                runs["vLLM, eager"] = continuous(place, prompts)
                 for uneven in (True, False):
                     wanted = lengths(count, mean, uneven)
-                    runs = {f"transformers, batch {n}": static(folders, prompts, wanted, n) for n in BATCHES}
-                    runs["vLLM, eager"] = continuous(place, prompts, wanted)
                     rates: dict[str, list[float]] = {engine: [] for engine in runs}
                     for number in range(asked.repeats + 1):  # the first warms up
                         for engine, run in runs.items():
                             begin = time.process_time()
-                            run()
+                            run(wanted)
                             if number:
                                 rates[engine].append(sum(wanted) / (time.process_time() - begin))
                     for engine, found in rates.items():
                         spread = f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
                         print(f"| {name} | {'uneven' if uneven else 'even'} | {engine} | {spread} |")
                         sys.stdout.flush()
+                runs.clear()
+                cleanup_dist_env_and_memory()
 
 
 if __name__ == "__main__":

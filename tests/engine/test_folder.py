@@ -16,7 +16,7 @@ pytestmark = pytest.mark.vllm
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"head_dim": 16}, r"has attention heads of size 16, and vLLM's on a CPU are of 32, 64, .*; use a GPU, or prt"),
+        ({"head_dim": 26}, r"has attention heads of size 26, and vLLM's on a CPU are of 32, 64, .*; use a GPU, or prt"),
         (
             {"architectures": ["OwnForCausalLM"]},
             "vLLM has no text model for the architecture of .*, OwnForCausalLM; use",

@@ -100,6 +100,13 @@ def test_a_port_that_is_taken(port: int, family: Path, prt: Callable[..., tuple[
     assert said.splitlines()[-1].startswith(f"prt: error: the server cannot listen on 127.0.0.1, port {port}")
 
 
+def test_a_context_that_is_too_long_for_one_model(family: Path, prt: Callable[..., tuple[int, str, str]]) -> None:
+    asked = ("serve", "--reward", family / "prt", "--target", family / "target", "--port", 0)
+    code, _, said = prt(*asked, "--max-model-len", 2048)  # as the target alone could have
+    assert code == 1
+    assert "vLLM cannot serve this (as a whole: User-specified max_model_len (2048) is greater" in said.splitlines()[-1]
+
+
 def test_options_that_vllm_does_not_have(family: Path, prt: Callable[..., tuple[int, str, str]]) -> None:
     code, _, said = prt("serve", "--reward", family / "prt", "--target", family / "target", "--prot", 1)
     assert code == 1

@@ -1,4 +1,4 @@
-"""A target, a source and what was tuned of it, with heads that vLLM has on a CPU (32 and more), as folders."""
+"""A target, a source and what was tuned of it, as folders: the target's heads vLLM has on a CPU, the source's not."""
 
 import copy
 from pathlib import Path
@@ -27,9 +27,9 @@ def network(seed: int, width: int, head: int, layers: int, rows: int) -> LlamaFo
         intermediate_size=2 * width,
         num_hidden_layers=layers,
         num_attention_heads=width // 32,
-        num_key_value_heads=1 if head > 32 else None,
+        num_key_value_heads=1 if head < 32 else None,
         head_dim=head,
-        max_position_embeddings=1024 if head > 32 else 2048,
+        max_position_embeddings=1024 if head < 32 else 2048,
         initializer_range=0.15,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -41,11 +41,11 @@ def network(seed: int, width: int, head: int, layers: int, rows: int) -> LlamaFo
 
 
 def family(top: Path) -> Path:
-    """Write ``target`` and ``source``, with other sizes of heads, and ``prt``, ``ft`` and ``lora``, tuned from it."""
+    """Write ``target`` and ``source``, with heads of 32 and of 24, and ``prt``, ``ft`` and ``lora``, tuned from it."""
     words = tokenizer()
     more: PreTrainedTokenizerBase = copy.deepcopy(words)
     more.add_special_tokens({"additional_special_tokens": [EXTRA]})
-    models = {"target": network(1, 128, 32, 2, len(more)), "source": network(2, 96, 64, 3, len(words))}
+    models = {"target": network(1, 128, 32, 2, len(more)), "source": network(2, 96, 24, 3, len(words))}
     for name, own in (("target", more), ("source", words)):
         models[name].save_pretrained(top / name)
         own.save_pretrained(top / name)

@@ -12,8 +12,8 @@ class SumConfig(PreTrainedConfig):
 
     ``text_config`` is the target's, with the tokens of its tokenizer as ``vocab_size`` and the shortest context of all:
     vLLM asks it for what is one for all models. ``parts``, the target first: the ``folder`` of each, its ``weight``,
-    and ``adapter``, its folder and scale, or None. ``barred``: ids that do not mean the same token to all. ``unread``:
-    [id, token] of those that have no row in one.
+    ``adapter`` (its ``folder`` and ``scale``, or None) and ``head`` (the size that its attention heads get, or None).
+    ``barred``: ids that do not mean the same token to all. ``unread``: [id, token] of those that have no row in one.
     """
 
     model_type = "prt-vllm"

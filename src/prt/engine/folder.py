@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedToken
 from prt import hub
 from prt.atomic import scratch
 from prt.combine import check_strength
+from prt.engine import heads
 from prt.engine.config import ARCHITECTURE, SumConfig
 from prt.errors import InputError, first_line
 from prt.language.composed import generation_of
@@ -27,13 +28,15 @@ from prt.language.reward import base_of, whole
 class Part:
     """A model of a sum: ``causal`` without its weights, which are in ``folder``, and how much it counts.
 
-    ``adapter``: the folder of an adapter that is merged into them, and its scale (alpha / rank).
+    ``adapter``: the folder of an adapter that is merged into them, and its scale (alpha / rank). ``head``: the size
+    that its attention heads get, where it is not their own.
     """
 
     causal: Causal
     folder: Path
     weight: float = 1.0
     adapter: tuple[Path, float] | None = None
+    head: int | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -49,13 +52,13 @@ def published(spec: str, name: str = "") -> Part:
     """
     weights_must_be_there(spec)
     config = load_config(spec)
-    check_known(config, name or spec)
+    head = head_for_vllm(config, name or spec)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     folder = _local(spec)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    return Part(Causal(name or spec, model, load_tokenizer(spec)), folder)
+    return Part(Causal(name or spec, model, load_tokenizer(spec)), folder, head=head)
 
 
 def _local(spec: str) -> Path:
@@ -86,11 +89,11 @@ def tuned(folder: Path, base: str | None = None) -> Iterator[Part]:
         yield replace(part, causal=replace(part.causal, tokenizer=tokenizer))
 
 
-def check_known(config: Any, name: str) -> None:
-    """Refuse a model that vLLM has no text model of its own for, or whose heads it has no attention for.
+def head_for_vllm(config: Any, name: str) -> int | None:
+    """The size that a model's attention heads get in vLLM, where they cannot stay as they are.
 
     Raises:
-        InputError: naming its architecture, or the size of its heads.
+        InputError: if vLLM has no text model of its own for it, or no attention for its heads, or it is quantised.
     """
     from vllm import ModelRegistry
     from vllm.platforms import current_platform
@@ -106,12 +109,16 @@ def check_known(config: Any, name: str) -> None:
     if current_platform.is_cpu():
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        if head not in (sizes := CPUAttentionBackend.get_supported_head_sizes()):
+        sizes, head = CPUAttentionBackend.get_supported_head_sizes(), heads.size(config)
+        if head in sizes:
+            return None
+        if (new := heads.wider(config, sizes)) is None:
             raise InputError(
                 f"{name} has attention heads of size {head}, and vLLM's on a CPU are of {', '.join(map(str, sizes))}; "
                 "use a GPU, or prt generate or prt evaluate, which run in transformers."
             )
+        return new
+    return None
 
 
 @contextmanager
@@ -132,6 +139,8 @@ def folder_for_vllm(parts: Sequence[Part], template: str | None) -> Iterator[Pat
     text: Any = copy.deepcopy(target.model.config)
     text.vocab_size = fit.size
     lengths = [getattr(part.causal.model.config, "max_position_embeddings", None) for part in parts]
+    if parts[0].head is not None:
+        text.head_dim = parts[0].head
     text.max_position_embeddings = min((length for length in lengths if length is not None), default=None)
     config = SumConfig(
         text_config=text,
@@ -139,6 +148,7 @@ def folder_for_vllm(parts: Sequence[Part], template: str | None) -> Iterator[Pat
             {
                 "folder": str(part.folder.resolve()),
                 "weight": part.weight,
+                "head": part.head,
                 "adapter": part.adapter and {"folder": str(part.adapter[0]), "scale": part.adapter[1]},
             }
             for part in parts

@@ -18,6 +18,8 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.models.utils import init_vllm_registered_model, maybe_prefix
 from vllm.transformers_utils.config import get_config
 
+from prt.engine.heads import size, widened
+
 Weights = Iterable[tuple[str, Tensor]]
 
 
@@ -33,7 +35,10 @@ class PrtForCausalLM(nn.Module):
         self.size = config.get_text_config().vocab_size
         self.names = [f"part{number}" for number in range(len(self.parts))]
         configs = [get_config(part["folder"], trust_remote_code=False) for part in self.parts]
-        for name, own in zip(self.names, configs, strict=True):
+        self.heads = [size(own) for own in configs]
+        for name, part, own in zip(self.names, self.parts, configs, strict=True):
+            if part["head"] is not None:
+                own.head_dim = part["head"]
             model = init_vllm_registered_model(vllm_config, prefix=maybe_prefix(prefix, name), hf_config=own)
             setattr(self, name, model)
         self.widths = [own.get_text_config().hidden_size for own in configs]
@@ -97,10 +102,13 @@ class PrtForCausalLM(nn.Module):
         """Give every model its weights; the names of those that were read."""
         read: set[str] = set()
         for name, group in groupby(weights, self._owner):
-            part, model = self.parts[int(name.removeprefix("part"))], getattr(self, name)
+            number = self.names.index(name)
+            part, model = self.parts[number], self.models[number]
             own: Weights = ((key.removeprefix(f"{name}."), weight) for key, weight in group)
             if part["adapter"] is not None:
                 own = merged(own, **part["adapter"])
+            if part["head"] is not None:
+                own = widened(own, self.heads[number], part["head"])
             read |= {f"{name}.{key}" for key in model.load_weights(own)}
         return read
 

@@ -1,5 +1,6 @@
 """A server of OpenAI's interface that answers for a target with rewards on it: vLLM's own, with its own options."""
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from prt.reward import check_method
 
 NAME = "prt"  # what requests call the model, unless --served-model-name says otherwise
 LOOPBACK = "127.0.0.1"
+NO_PLACE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 
 def serve(
@@ -78,10 +80,10 @@ def _run(folder: Path, options: Sequence[str]) -> None:
     try:
         validate_parsed_serve_args(asked)
         ServeSubcommand.cmd(asked)
-    except (PermissionError, socket.gaierror, OSError) as error:
-        raise InputError(
-            f"the server cannot listen on {asked.host}, port {asked.port} ({first_line(error)}); choose others with "
-            "--host and --port."
-        ) from None
-    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        if isinstance(error, socket.gaierror) or getattr(error, "errno", None) in NO_PLACE:
+            raise InputError(
+                f"the server cannot listen on {asked.host}, port {asked.port} ({first_line(error)}); choose others "
+                "with --host and --port."
+            ) from None
         raise InputError(f"vLLM cannot serve this ({first_line(error)}); what it said is above.") from error
