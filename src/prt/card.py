@@ -41,7 +41,7 @@ print(model.generate("Question: …"))
 ```python
 from prt.vision.predict import load_reward
 model = load_reward("reward", method="{method}").on("ViT-L-14/laion2b_s32b_b82k")
-print(model.reward.classes, model.predict(["image.png"]))
+print(model.classes, model.predict(["image.png"]))
 ```""",
     "composed": """```python
 import prt.language.composed, transformers

@@ -5,12 +5,14 @@ log-probabilities of the same shape. Half precision is computed in float32.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from prt.errors import InputError
 
+T = TypeVar("T")
 GREATEST = torch.finfo(torch.float32).max  # of the numbers that sums are made of
 
 
@@ -56,6 +58,31 @@ def check_strength(strength: float) -> None:
     """
     if not abs(strength) <= GREATEST:
         raise InputError(f"the strength is {strength}, but must be a finite number; the paper's is 1.")
+
+
+def strengths_for(count: int, given: float | Sequence[float]) -> list[float]:
+    """A strength 1/λ for each of ``count`` rewards, of what was ``given``: none (each has 1), one for all, or as many.
+
+    Raises:
+        InputError: for another number of strengths, and for one that :func:`check_strength` refuses.
+    """
+    several = [given] if isinstance(given, (int, float)) else list(given)
+    for strength in several:
+        check_strength(strength)
+    if len(several) in (0, 1):
+        return [float(s) for s in several or [1.0]] * count
+    if len(several) != count:
+        raise InputError(
+            f"{count} reward{'s were' if count > 1 else ' was'} given and {len(several)} strengths; give none (each "
+            "has 1), one for all, or one for each."
+        )
+    return [float(s) for s in several]
+
+
+def working(rewards: Sequence[T], strengths: Sequence[float]) -> list[tuple[T, float]]:
+    """Rewards with their strengths, but for those at strength 0, which add nothing; the first alone where all do."""
+    pairs = list(zip(rewards, strengths, strict=True))
+    return [(reward, strength) for reward, strength in pairs if strength] or pairs[:1]
 
 
 def _wide(x: Tensor) -> Tensor:

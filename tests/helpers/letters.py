@@ -1,7 +1,12 @@
 """A tokenizer of letters, the same for all tests of decoding."""
 
+from pathlib import Path
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from prt.language.decode import Reward, Rewarded
+from prt.language.models import Causal
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,?"
 
@@ -16,3 +21,8 @@ def letters(*control: str, text: str = LETTERS) -> PreTrainedTokenizerFast:
     )
     fast.add_special_tokens({"additional_special_tokens": list(control)})
     return fast
+
+
+def put(target: Causal, reward: Causal, strength: float = 1.0) -> Rewarded:
+    """A reward without a folder on a target."""
+    return Rewarded(target, [Reward(reward, {}, Path())], strength)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.letters import LETTERS, letters
+from helpers.letters import LETTERS, letters, put
 from tokenizers import Tokenizer, decoders, models
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, TextStreamer
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from prt import combine
 from prt.errors import InputError
 from prt.language import decode
-from prt.language.decode import Rewarded, as_text, load_reward, next_tokens
+from prt.language.decode import Reward, Rewarded, as_text, load_reward, next_tokens, put_on
 from prt.language.models import Causal
 from prt.language.reward import save_tuned, weights_hash
 
@@ -42,7 +42,7 @@ def causal(seed: int, hidden: int = 32, rows: int = 32, tokenizer: PreTrainedTok
     return Causal(f"model{seed}", AutoModelForCausalLM.from_config(config).eval(), tokenizer or letters())
 
 
-TARGET, REWARD, SOURCE = causal(6), causal(30, 16), causal(2, 16)
+TARGET, REWARD, OTHER, SOURCE = causal(6), causal(30, 16), causal(31, 16), causal(2, 16)
 
 
 def saved(folder: Path, method: str = "prt") -> Path:
@@ -74,7 +74,7 @@ def by_hand(prompt: str, steps: int, strength: float = 1.0) -> tuple[str, list[t
 @pytest.mark.parametrize("prompt", [PROMPT, "a dog", "what, is it"])
 def test_next_tokens_are_those_of_the_equation_at_every_prefix(prompt):
     answer, logs = by_hand(prompt, 14)
-    found = next_tokens(Rewarded(TARGET, REWARD), prompt, max_new_tokens=14, positions=None)
+    found = next_tokens(put(TARGET, REWARD), prompt, max_new_tokens=14, positions=None)
     assert (found["target"], found["reward"], found["prompt"], found["answer"]) == ("model6", "model30", prompt, answer)
     assert [p["index"] for p in found["positions"]] == list(range(len(logs)))
     assert len(set(answer)) > 3  # no model that repeats itself
@@ -90,14 +90,14 @@ def test_next_tokens_are_those_of_the_equation_at_every_prefix(prompt):
 def test_the_positions_shown_are_those_where_the_reward_changes_most():
     _, logs = by_hand(PROMPT, 14, 0.5)
     change = torch.stack([(b.exp() * (b - a)).sum() for a, b in logs])
-    found = next_tokens(Rewarded(TARGET, REWARD, 0.5), PROMPT, max_new_tokens=14, positions=3)
+    found = next_tokens(put(TARGET, REWARD, 0.5), PROMPT, max_new_tokens=14, positions=3)
     assert [p["index"] for p in found["positions"]] == sorted(change.topk(3).indices.tolist())
 
 
 def test_an_answer_ends_at_a_stop_string():
     answer, _ = by_hand(PROMPT, 14)
     stop = answer[3:5]
-    found = next_tokens(Rewarded(TARGET, REWARD), PROMPT, max_new_tokens=14, stop=[stop], positions=None)
+    found = next_tokens(put(TARGET, REWARD), PROMPT, max_new_tokens=14, stop=[stop], positions=None)
     assert found["answer"] == answer[: answer.index(stop) + 2]
     assert len(found["positions"]) == len(found["answer"])
 
@@ -108,7 +108,7 @@ def test_tokens_that_one_model_alone_knows_are_not_shown():
         wide.model.lm_head.weight[32] = (
             50 * wide.model.lm_head.weight[2]
         )  # <image> would be likeliest, or next to never
-    found = next_tokens(Rewarded(wide, causal(4, rows=40)), PROMPT, max_new_tokens=10, positions=None)
+    found = next_tokens(put(wide, causal(4, rows=40)), PROMPT, max_new_tokens=10, positions=None)
     shown = [token for p in found["positions"] for side in ("without", "with") for token, _ in p[side]]
     assert "<image>" not in shown and len(shown) == 10 * len(found["positions"])
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_a_token_is_written_with_the_space_before_it():
 
 
 def test_lines_for_a_terminal():
-    found = next_tokens(Rewarded(TARGET, REWARD), PROMPT, max_new_tokens=6, positions=2)
+    found = next_tokens(put(TARGET, REWARD), PROMPT, max_new_tokens=6, positions=2)
     lines = as_text(found).splitlines()
     assert len(lines) == 2 * 7
     first = found["positions"][0]
@@ -138,7 +138,7 @@ def test_lines_for_a_terminal():
 @pytest.mark.parametrize("draft", [None, SOURCE], ids=["plain", "speculative"])
 def test_generate_greedily_and_streaming(draft):
     answer, _ = by_hand(PROMPT, 20)
-    model, out = Rewarded(TARGET, REWARD), io.StringIO()
+    model, out = put(TARGET, REWARD), io.StringIO()
     with redirect_stdout(out):
         streamer = TextStreamer(TARGET.tokenizer, skip_prompt=True, skip_special_tokens=True)
         assert model.generate(PROMPT, max_new_tokens=20, draft=draft, streamer=streamer) == answer
@@ -154,7 +154,7 @@ def test_samples_are_of_the_whole_distribution():
     target = Causal("model6", copy.deepcopy(TARGET.model), TARGET.tokenizer)
     own = target.model.generation_config
     own.do_sample, own.top_k, own.top_p, own.repetition_penalty = True, 2, 0.5, 3.0
-    model = Rewarded(target, REWARD)
+    model = put(target, REWARD)
     torch.manual_seed(0)
     drawn = [model.generate("so", max_new_tokens=1, temperature=2.0) for _ in range(600)]
     ids = torch.tensor([letters()("so")["input_ids"]])
@@ -172,10 +172,59 @@ def test_a_reward_from_its_folder_on_a_target_from_its_folder(tmp_path, capfd):
     letters().save_pretrained(tmp_path / "target")
     model = load_reward(saved(tmp_path / "reward")).on(str(tmp_path / "target"), strength=0.5, name="big")
     assert model.generate(PROMPT, max_new_tokens=12) == by_hand(PROMPT, 12, 0.5)[0]
-    assert (model.target.name, model.reward.name) == ("big", "source")
+    assert (model.target.name, model.name) == ("big", "source")
     # What a user says, in the format that the reward was tuned with; the target has none.
     assert model.generate("hi", max_new_tokens=12, chat=True) == by_hand("u, hi.a, ", 12, 0.5)[0]
     assert "warning" not in capfd.readouterr().err.lower()
+
+
+@torch.no_grad()
+def test_several_rewards_are_their_weighted_sum():
+    """Token for token by the equation, whoever drafts, in either order; at strength 0 one is as if it were not."""
+    one, other = (Reward(c, {}, Path(c.name)) for c in (REWARD, OTHER))
+    ids = letters()(PROMPT, return_tensors="pt")["input_ids"]
+    both, swapped = Rewarded(TARGET, [one, other], [1.0, 0.5]), Rewarded(TARGET, [other, one], [0.5, 1.0])
+    target, *raw = (m.model(ids).logits[0] for m in (TARGET, REWARD, OTHER))
+    expected = combine.prt(target, raw, [1.0, 0.5])
+    for made in (both, swapped):
+        torch.testing.assert_close(combine.log_probs(made.composed.model(ids).logits[0]), expected, atol=1e-5, rtol=0)
+    answer = both.generate(PROMPT, max_new_tokens=12)
+    assert answer not in (put(TARGET, REWARD).generate(PROMPT, max_new_tokens=12), "")
+    assert both.generate(PROMPT, max_new_tokens=12, draft=SOURCE) == answer
+    shown = next_tokens(both, PROMPT, max_new_tokens=1, positions=None)
+    assert shown["reward"] == "model30 + model31"
+    assert [p for _, p in shown["positions"][0]["with"]] == pytest.approx(expected[-1].exp().topk(5).values.tolist())
+    strange = causal(7, 16, rows=40, tokenizer=letters("<image>"))  # it has no <pad> that others know less of
+    for rewards, strengths, alone in (
+        ([one, other], [1.0, 0.0], one),
+        ([one, other], [0, 1], other),
+        ([one, Reward(strange, {}, Path("strange"))], [1, 0], one),
+    ):
+        found = Rewarded(TARGET, rewards, strengths).composed.model(ids).logits
+        assert torch.equal(found, put(TARGET, alone.causal).composed.model(ids).logits)
+    assert torch.equal(Rewarded(TARGET, [one, other], [0, 0]).composed.model(ids).logits[0], target)
+    assert Rewarded(TARGET, [one, other], 0.7).added == [(REWARD, 0.7), (OTHER, 0.7)]
+
+
+def test_rewards_that_do_not_fit_each_other(tmp_path):
+    one = Reward(REWARD, {}, Path("one"))
+    swapped = Reward(causal(5, tokenizer=letters(text="ba" + LETTERS[2:])), {}, Path("two"))
+    for make in (Rewarded, lambda target, rewards: put_on("nowhere", rewards)):  # before the target is looked for
+        with pytest.raises(InputError, match="the reward one and the reward two have different tokenizers"):
+            make(TARGET, [one, swapped])
+    for given in ([1, 1, 1], [1, float("nan")]):
+        with pytest.raises(InputError, match=r"2 rewards were given and 3 strengths; give none|the strength is nan"):
+            put_on("nowhere", [one, one], given)
+    written = [copy.deepcopy(REWARD.tokenizer) for _ in range(2)]
+    for number, tokenizer in enumerate(written):
+        tokenizer.chat_template = f"{number} {TEMPLATE}"
+    chatty = [Reward(Causal("x", REWARD.model, t), {}, Path(f"r{i}")) for i, t in enumerate(written)]
+    with pytest.raises(InputError, match="the rewards r0 and r1 were tuned with different chat templates"):
+        Rewarded(TARGET, [one, *chatty]).encode("hi", 1, chat=True)
+    assert Rewarded(TARGET, chatty).encode("hi", 1).tolist() == [letters()("hi")["input_ids"]]
+    assert (
+        Rewarded(TARGET, [one, chatty[0]]).encode("hi", 1, chat=True).tolist()
+    )  # the one that has a template gives it
 
 
 def test_the_command(prt, tmp_path):
@@ -188,12 +237,18 @@ def test_the_command(prt, tmp_path):
     code, said, _ = prt(*given, "--max-new-tokens", 12, "--draft", tmp_path / "base", "--top", PROMPT)
     assert code == 0 and said.startswith(answer + "\ntoken 0, ")
     assert said.count("without the reward") == len(logs)
+    twice = ["--reward", tmp_path / "reward", "--max-new-tokens", 12, PROMPT]
+    assert prt(*given, *twice, "--strength", 0.3, "--strength", 0.7)[:2] == (0, answer + "\n")
+    complaint = prt(*given, *twice, "--strength", 1, "--strength", 1, "--strength", 1)[2]
+    assert complaint.endswith(
+        "2 rewards were given and 3 strengths; give none (each has 1), one for all, or one for each.\n"
+    )
     code, said, complaint = prt(*given, "--max-new-tokens", 60, PROMPT)
     assert (code, said) == (1, "") and "exceed the context of 64 tokens" in complaint.splitlines()[-1]
 
 
 def test_bad_input(tmp_path):
-    model = Rewarded(TARGET, REWARD)
+    model = put(TARGET, REWARD)
     with pytest.raises(InputError, match="a prompt of 11 tokens and 60 new ones exceed the context of 64 tokens"):
         model.generate(PROMPT, max_new_tokens=60)
     for prompt in ("", "  "):
@@ -201,9 +256,9 @@ def test_bad_input(tmp_path):
             model.generate(prompt)
     with pytest.raises(InputError, match="the prompt is no text in UTF-8"):
         model.generate("a\udcff")
-    failing = Rewarded(TARGET, Causal("failing", REWARD.model, copy.deepcopy(REWARD.tokenizer)))
+    failing = put(TARGET, Causal("failing", REWARD.model, copy.deepcopy(REWARD.tokenizer)))
     for template in ("{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{% for"):
-        failing.reward.tokenizer.chat_template = template
+        failing.rewards[0].causal.tokenizer.chat_template = template
         with pytest.raises(InputError, match=r"the chat template of failing refuses the prompt \(\w+: .*--chat"):
             failing.generate(PROMPT, chat=True)
     with pytest.raises(InputError, match="0 new tokens were asked for"):
@@ -215,17 +270,17 @@ def test_bad_input(tmp_path):
         model.generate(PROMPT, chat=True)
     for strength in (float("inf"), float("nan"), 1e308):
         with pytest.raises(InputError, match=r"the strength is .*, but must be a finite number"):
-            Rewarded(TARGET, REWARD, strength)
+            put(TARGET, REWARD, strength)
     for draft in (None, SOURCE):  # sums that are no numbers
         with pytest.raises(
             InputError, match=r"at strength 3e\+38 and temperature 0 the next token's scores are no num"
         ):
-            Rewarded(TARGET, REWARD, 3e38).generate(PROMPT, max_new_tokens=3, draft=draft)
+            put(TARGET, REWARD, 3e38).generate(PROMPT, max_new_tokens=3, draft=draft)
         with pytest.raises(InputError, match=r"at strength 1 and temperature 1e-40 the next token's scores are no num"):
             model.generate(PROMPT, max_new_tokens=3, temperature=1e-40, draft=draft)
     swapped = causal(5, tokenizer=letters(text="ba" + LETTERS[2:]))
     with pytest.raises(InputError, match="model5 and model30 have different tokenizers"):
-        Rewarded(swapped, REWARD)
+        put(swapped, REWARD)
     with pytest.raises(InputError, match=r"model6 .* and model5 have different tokenizers"):
         model.generate(PROMPT, max_new_tokens=3, draft=swapped)
     with pytest.raises(InputError, match=r"holds a fine-tuned model \(method ft\), no reward: .* method eft or poe"):

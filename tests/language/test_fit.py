@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers.letters import LETTERS, letters
+from helpers.letters import LETTERS, letters, put
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prt.errors import InputError
 from prt.language.composed import compose
-from prt.language.decode import Rewarded, next_tokens
+from prt.language.decode import next_tokens
 from prt.language.models import Causal, vocabulary
 from prt.language.speculative import Speculative
 
@@ -87,7 +87,7 @@ def test_as_a_part_of_the_text_it_is_refused():
         lambda: composed.model.generate(text, attention_mask=torch.ones_like(text), max_new_tokens=2),
         lambda: composed.model.generate(text[:, :2], attention_mask=torch.ones(1, 2), max_new_tokens=2),
         lambda: Speculative(composed, PLAIN).generate(text, max_new_tokens=2),
-        lambda: Rewarded(PADDED, PLAIN).generate("a[PAD]", max_new_tokens=2),
+        lambda: put(PADDED, PLAIN).generate("a[PAD]", max_new_tokens=2),
     ):
         with pytest.raises(InputError, match=said):
             call()
@@ -116,7 +116,7 @@ def test_a_pad_token_in_both_tokenizers_without_a_row():
     for pair in ((target, reward), (reward, target)):
         logits = compose(pair[0], [(pair[1], 1.0)], "prt").model(asked("so")["input_ids"]).logits
         assert logits.shape[-1] == 33 and logits[..., 32].eq(-torch.inf).all() and logits[..., :32].isfinite().all()
-        shown = next_tokens(Rewarded(*pair), "so", max_new_tokens=3)["positions"]
+        shown = next_tokens(put(*pair), "so", max_new_tokens=3)["positions"]
         assert "[PAD]" not in {token for p in shown for side in ("with", "without") for token, _ in p[side]}
 
 

@@ -165,6 +165,15 @@ def test_a_benchmark_of_an_imported_pair(prt: Prt, places: dict[str, Path], tmp_
             logs = combine.eft(*(m(torch.tensor([ids])).logits[0, :-1] for m in networks), strength=0.5)
             expected = sum(float(logs[i - 1, ids[i]]) for i in range(start, len(ids)))
             assert response == pytest.approx(expected, abs=1e-3)
+    # Twice the same at strengths of that sum is the same; the result says of each what it was.
+    halves = ["--reward", tmp_path / "made", "--strength", 0.2]
+    halves = [*given[:-4], "--method", "eft", "--device", "cpu", "--strength", 0.3, *halves]
+    code, _, complaint = prt(*halves, "--set", f"data={data}", "--set", "batch=2", "--out", tmp_path / "halves")
+    assert code == 0, complaint
+    both, again = read(tmp_path / "halves")
+    assert [each["strength"] for each in both["cell"]] == [0.3, 0.2]
+    for sample, other in zip(samples, again, strict=True):
+        assert other["response"] == pytest.approx(sample["response"], abs=1e-4)
     for line, complaint in {
         ("--set", "data"): "--set takes KEY=VALUE",
         ("--set", "batch=[2"): "--set takes KEY=VALUE",

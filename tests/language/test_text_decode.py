@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.cutting import END, TURN, byte_level, random_model, sentencepiece
-from helpers.letters import letters
+from helpers.letters import letters, put
 from transformers import TextStreamer
 
 from prt.errors import InputError
@@ -36,7 +36,7 @@ def with_template(causal, template):
 def test_of_one_tokenizer_the_answer_is_that_of_prt(strength, monkeypatch):
     monkeypatch.setattr(text_decode, "MASS", 1.1)  # every token is a candidate
     target, reward, pretrained = (random_model(seed, letters()) for seed in (6, 30, 2))
-    plain, text = Rewarded(target, reward, strength), TextRewarded(target, reward, pretrained, strength)
+    plain, text = put(target, reward, strength), TextRewarded(target, reward, pretrained, strength)
     for prompt in ("the cat sat", "what, is it"):  # no control token is likeliest anywhere, which text would not say
         answer = text.generate(prompt, max_new_tokens=14)
         assert answer == plain.generate(prompt, max_new_tokens=14)

@@ -123,11 +123,12 @@ def test_a_run_of_ours_needs_no_import(
     """EFT of a fine-tuned run, whose base its manifest names; on its own base it is the fine-tuned model (eq. 3)."""
     images = sorted((pictures / "cross").iterdir())[:3]
     run = tuned / "ft" / "4" / "0"
-    model = load_reward(run, method="eft").on(f"local-dir:{backbone}")
+    finetuned = load_reward(run, method="eft")
+    model = finetuned.on(f"local-dir:{backbone}")
     look = preprocess(model.preprocess_cfg)
     pixels = torch.stack([look(as_seen(p.read_bytes(), "")) for p in images])
     with torch.no_grad():
-        torch.testing.assert_close(model.predict(images), model.reward.classifier(pixels).softmax(-1))
+        torch.testing.assert_close(model.predict(images), finetuned.classifier(pixels).softmax(-1))
     moved = Path(shutil.copytree(backbone, tmp_path / "moved"))
     assert load_reward(run, method="eft", base=f"local-dir:{moved}").pretrained
     with pytest.raises(InputError, match=r"was tuned from tiny, but the weights of local-dir:.*base are others"):

@@ -1,5 +1,6 @@
 """Using a portable reward: in Python and on the command line."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from prt.errors import InputError
 from prt.scores import Scores
 from prt.vision import predict
 from prt.vision.backbones import Classifier, preprocess
-from prt.vision.predict import Rewarded, load_reward, score_rewards
+from prt.vision.predict import Reward, Rewarded, load_reward, put_on, score_rewards
 from prt.vision.prepared import Images, decode, read_manifest
 
 Prt = Callable[..., tuple[int, str, str]]
@@ -38,7 +39,7 @@ def test_it_is_the_sum_of_target_and_reward(reward: Path, backbone: Path, images
     torch.testing.assert_close(with_reward.sum(-1), torch.ones(3))
     raw, _ = read_tensors(reward / "weights.safetensors", "weights")
     assert raw["head"].shape == (3, 64)
-    r = model.reward.classifier(pixels_of(model, images))
+    r = load_reward(reward).classifier(pixels_of(model, images))
     torch.testing.assert_close(with_reward, torch.softmax(without.log() + 0.7 * r, -1), atol=1e-5, rtol=1e-4)
 
 
@@ -84,8 +85,9 @@ def test_what_both_networks_see_alike_is_made_once(
     with_reward, without = model.both(images)
     assert len(made) == 2
     assert not torch.equal(made[0], made[1])
-    own = preprocess(model.reward.manifest["backbone"]["preprocess_cfg"])
-    rewards = model.reward.classifier(torch.stack([own(decode(p.read_bytes(), "")) for p in images]))
+    alone = load_reward(reward)
+    own = preprocess(alone.manifest["backbone"]["preprocess_cfg"])
+    rewards = alone.classifier(torch.stack([own(decode(p.read_bytes(), "")) for p in images]))
     torch.testing.assert_close(without, torch.softmax(model.target(pixels_of(model, images)), -1))
     torch.testing.assert_close(with_reward, torch.softmax(without.log() + rewards, -1), atol=1e-5, rtol=1e-4)
 
@@ -109,12 +111,64 @@ def test_the_command_line(prt: Prt, reward: Path, backbone: Path, images: list[P
     for entry, row, path in zip(json.loads(out), expected, images, strict=True):
         assert entry["image"] == str(path)
         probabilities = {x["label"]: x["probability"] for x in entry["with_reward"]}
-        assert probabilities == pytest.approx(dict(zip(model.reward.classes, row.tolist(), strict=True)))
+        assert probabilities == pytest.approx(dict(zip(model.classes, row.tolist(), strict=True)))
         assert sum(x["probability"] for x in entry["without_reward"]) == pytest.approx(1)
     code, out, _ = prt(*arguments, "--device", "cpu")
-    best = model.reward.classes[expected[0].argmax()]
+    best = model.classes[expected[0].argmax()]
     assert out.splitlines()[0] == str(images[0])
     assert out.splitlines()[1].split()[:3] == ["with", "reward", best]
+
+
+def changed(reward: Reward, seed: int) -> Reward:
+    """Another reward: the same one with another head."""
+    torch.manual_seed(seed)
+    other = replace(reward, classifier=copy.deepcopy(reward.classifier))
+    with torch.no_grad():
+        other.classifier.head.copy_(torch.randn_like(other.classifier.head))
+    return other
+
+
+def test_several_rewards_are_their_weighted_sum(reward: Path, backbone: Path, images: list[Path]) -> None:
+    one = load_reward(reward)
+    other, target = changed(one, 1), f"local-dir:{backbone}"
+    both = put_on(target, [one, other], [0.7, 0.4])
+    found, without = both.both(images)
+    pixels = pixels_of(both, images)
+    expected = torch.softmax(without.log() + 0.7 * one.classifier(pixels) + 0.4 * other.classifier(pixels), -1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(put_on(target, [other, one], [0.4, 0.7]).predict(images), found, atol=1e-6, rtol=1e-5)
+    endless = changed(one, 2)
+    with torch.no_grad():
+        endless.classifier.head.fill_(torch.inf)  # 0 times it is no number
+    alone = one.on(target, strength=0.7).predict(images)
+    for rewards, strengths in (([one, endless], [0.7, 0]), ([endless, one], [0, 0.7])):
+        assert torch.equal(put_on(target, rewards, strengths).predict(images), alone)
+    torch.testing.assert_close(put_on(target, [one, other], 0).predict(images), without)
+    plain = put_on(target, [one, other]).predict(images)
+    assert torch.equal(plain, put_on(target, [one, other], [1, 1]).predict(images))
+
+
+def test_several_rewards_on_the_command_line(
+    prt: Prt, reward: Path, backbone: Path, images: list[Path], tmp_path: Path
+) -> None:
+    arguments = ["predict", "--target", f"local-dir:{backbone}", *images, "--json", "--reward", reward]
+    again = Path(shutil.copytree(reward, tmp_path / "again"))
+    alone, halves = prt(*arguments)[1], prt(*arguments, "--reward", again, "--strength", 0.5)[1]
+    assert prt(*arguments, "--reward", again, "--strength", 1, "--strength", 0)[:2] == (0, alone)
+    for entry, half in zip(json.loads(alone), json.loads(halves), strict=True):
+        labels, same = ({x["label"]: x["probability"] for x in e["with_reward"]} for e in (entry, half))
+        assert same == pytest.approx(labels, abs=1e-5)
+    facts = json.loads((again / "manifest.json").read_text())
+    for damage, said in (
+        ({"classes": ["circle", "cross", "star"]}, f"the reward {reward} and the reward {again} have different labels"),
+        ({"templates": ["an {}"]}, f"the rewards {reward} and {again} were tuned with different prompts (only one has"),
+    ):
+        (again / "manifest.json").write_text(json.dumps(facts | damage))
+        code, _, complaint = prt(*arguments, "--reward", again)
+        assert (code, len(complaint.splitlines())) == (1, 1)
+        assert said in complaint
+    complaint = prt(*arguments, "--strength", 1, "--strength", 2)[2]
+    assert "1 reward was given and 2 strengths" in complaint
 
 
 def test_other_labels_are_refused(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from prt.cli.options import Device, begin, device_of, dtype_of
-from prt.cli.use import Base, MethodName, Precision, RewardFolder, Spec, Strength
+from prt.cli.use import Base, MethodName, Precision, Rewards, Spec, Strengths
 from prt.errors import InputError
 from prt.hub import allow_network
 
@@ -14,26 +14,27 @@ Repository = Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face 
 
 
 def compose(
-    reward: RewardFolder,
+    reward: Rewards,
     target: Spec,
     out: Annotated[Path, typer.Option(help="Folder that is made, with copies of all models.")],
     method: MethodName = "prt",
-    strength: Strength = 1.0,
+    strength: Strengths = [],  # noqa: B006
     base: Base = None,
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
     """Write a target with a language reward on it as one model of transformers; README says what loads it."""
-    from prt.language.decode import load_reward
+    from prt.language.decode import load_reward, put_on
     from prt.language.reward import check_writable
     from prt.language.text_decode import TextRewarded
 
     begin()
     check_writable(out)
-    rewarded = load_reward(reward, device_of(device), dtype_of(precision), base, method).on(target, strength)
+    on, dtype = device_of(device), dtype_of(precision)
+    rewarded = put_on(target, [load_reward(folder, on, dtype, base, method) for folder in reward], strength)
     if isinstance(rewarded, TextRewarded):
         raise InputError(
-            f"{target} has another tokenizer than {reward}, and only `prt generate` puts it on as text; take a target "
+            f"{target} has another tokenizer than {reward[0]}, and only `prt generate` puts it on as text; take a target "
             "with the tokenizer that the reward was tuned with."
         )
     rewarded.composed.model.save_pretrained(out)

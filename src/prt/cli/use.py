@@ -13,9 +13,14 @@ from prt.cli.options import Device, Downloads, begin, device_of, dtype_of, model
 from prt.errors import InputError
 from prt.methods import METHODS
 
-RewardFolder = Annotated[Path, typer.Option(help="Folder of a tuned reward; with --method eft or poe, of a run of ft.")]
+Rewards = Annotated[
+    list[Path],
+    typer.Option(help="Folder of a tuned reward; with --method eft or poe, of a run of ft. May be repeated: the sum."),
+]
 MethodName = Annotated[str, typer.Option(help=f"{', '.join(n for n, of in METHODS.items() if of.tuned)}.")]
-Strength = Annotated[float, typer.Option(help="1/λ; the paper's is 1.")]
+Strengths = Annotated[
+    list[float], typer.Option(help="1/λ; the paper's is 1. Of several rewards: one for all, or one for each, in order.")
+]
 Spec = Annotated[str, typer.Option(help="A folder in transformers' format, or OWNER/NAME on the Hugging Face hub.")]
 Base = Annotated[
     str | None,
@@ -25,7 +30,7 @@ Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
 
 
 def predict(
-    reward: RewardFolder,
+    reward: Rewards,
     target: Annotated[str, typer.Option(help="MODEL/TAG, MODEL/CHECKPOINT or local-dir:FOLDER.")],
     images: Annotated[
         list[str] | None, typer.Argument(help="Image files, folders of images, and - for paths on standard input.")
@@ -35,7 +40,7 @@ def predict(
         Path | None, typer.Option(help="The target's zero-shot head; default: made of the reward's labels.")
     ] = None,
     method: MethodName = "prt",
-    strength: Strength = 1.0,
+    strength: Strengths = [],  # noqa: B006
     base: Base = None,
     without: Annotated[bool, typer.Option(help="Print the target without the reward, too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 5,
@@ -45,13 +50,14 @@ def predict(
     """Predict with a reward put on a target; answers are printed as they come, what could not be read at the end."""
     from prt.progress import progress
     from prt.vision import inputs
-    from prt.vision.predict import load_reward
+    from prt.vision.predict import load_reward, put_on
     from prt.vision.score import BATCH
 
     begin()
-    loaded = load_reward(reward, device_of(device), method, base)
+    on = device_of(device)
+    loaded = [load_reward(folder, on, method, base) for folder in reward]
     names = inputs.named(images or [], lists)
-    model = loaded.on(target, head, strength)
+    model = put_on(target, loaded, strength, head)
     failed: dict[str, str] = {}  # name → sentence
     files = inputs.files_of(names, failed)
     long = len(files) > BATCH and not sys.stdout.isatty()  # else the answers show how far it is
@@ -62,9 +68,9 @@ def predict(
         for image, views in model.each(inputs.pictures(files, failed)):
             entry: dict[str, Any] = {"image": image}
             for view, probabilities in zip(shown, views, strict=False):
-                best = probabilities.topk(min(top, len(model.reward.classes)))
+                best = probabilities.topk(min(top, len(model.classes)))
                 entry[view] = [
-                    {"label": model.reward.classes[label], "probability": p}
+                    {"label": model.classes[label], "probability": p}
                     for p, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
                 ]
             if as_json:  # one list, of which a line can be read as soon as it is there
@@ -93,10 +99,10 @@ def _array(wanted: bool) -> Iterator[None]:
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the model goes on from.")],
-    reward: RewardFolder,
+    reward: Rewards,
     target: Spec,
     method: MethodName = "prt",
-    strength: Strength = 1.0,
+    strength: Strengths = [],  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0: the likeliest token each time.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of sampling.")] = 0,
@@ -118,13 +124,13 @@ def generate(
     import torch
     from transformers import TextStreamer
 
-    from prt.language.decode import as_text, explained, load_reward
+    from prt.language.decode import as_text, explained, load_reward, put_on
     from prt.language.models import load
     from prt.language.text_decode import TextRewarded
 
     begin()
     on, dtype = device_of(device), dtype_of(precision)
-    rewarded = load_reward(reward, on, dtype, base, method).on(target, strength)
+    rewarded = put_on(target, [load_reward(folder, on, dtype, base, method) for folder in reward], strength)
     torch.manual_seed(seed)
     tokenizer: Any = rewarded.target.tokenizer
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -149,11 +155,11 @@ def generate(
 
 def evaluate(
     benchmark: Annotated[str, typer.Argument(help="A benchmark's name, or any name where --set gives its task.")],
-    reward: RewardFolder,
+    reward: Rewards,
     target: Spec,
     out: Annotated[Path, typer.Option(help="Folder for result.json and samples.jsonl.")],
     method: MethodName = "prt",
-    strength: Strength = 1.0,
+    strength: Strengths = [],  # noqa: B006
     settings: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the benchmark; may be repeated.")
     ] = [],  # noqa: B006
@@ -171,8 +177,12 @@ def evaluate(
 ) -> None:
     """Measure a language model with a reward put on it; the settings are those of config/README.md."""
     from prt.cell import Cell
+    from prt.combine import strengths_for
     from prt.language import tasks
+    from prt.language.composed import compose
+    from prt.language.decode import load_reward, put_together, template_of
     from prt.language.evaluate import evaluate, ready
+    from prt.language.models import load
     from prt.language.reward import check_writable, read_manifest
     from prt.methods import PRETRAINED, SOURCE_PRETRAINED
     from prt.reward import check_method
@@ -180,19 +190,36 @@ def evaluate(
     begin()
     own = _settings(settings)
     ready(benchmark, own, unsafe_code)
-    manifest = read_manifest(reward)
-    check_method(reward, manifest, method)
+    strengths = strengths_for(len(reward), strength)
+    manifests = [read_manifest(folder) for folder in reward]
+    for folder, manifest in zip(reward, manifests, strict=True):
+        check_method(folder, manifest, method)
+    if len(reward) > 1 and engine != "transformers":
+        raise InputError(f"the engine {engine} measures one reward at a time; take --engine transformers for several.")
     check_writable(out)
     if not own.get("data") and (place := tasks.folder(benchmark, own, downloads)):
         tasks.fetch(benchmark, own, downloads, place.with_name(f"{place.name}.json"))
         own |= {"data": str(place)}
-    facts = {name: manifest[name] for name in ("alpha", "seed")} | {"lora": manifest["lora"] is not None}
-    source = manifest["base"]["name"]
-    cell = Cell(dataset=benchmark, source=source, target=target, method=method, strength=strength, **facts)
-    places = {PRETRAINED: target, SOURCE_PRETRAINED: base or manifest["base"]["spec"]}
-    on, dtype = device_of(device), dtype_of(precision)
-    with models_of(engine, lambda _, network: places.get(network, str(reward)), dtype, on) as models:
-        result = evaluate(models.of(cell), benchmark, own, cell=cell, out=out, unsafe_code=unsafe_code)
+    dtype, on = dtype_of(precision), device_of(device)
+    cells = [
+        Cell(
+            dataset=benchmark, source=of["base"]["name"], target=target, method=method, strength=s,
+            lora=of["lora"] is not None, alpha=of["alpha"], seed=of["seed"],
+        )
+        for of, s in zip(manifests, strengths, strict=True)
+    ]  # fmt: skip
+    options: dict[str, Any] = {"out": out, "unsafe_code": unsafe_code}
+    if len(cells) == 1:
+        places = {PRETRAINED: target, SOURCE_PRETRAINED: base or manifests[0]["base"]["spec"]}
+        with models_of(engine, lambda _, network: places.get(network, str(reward[0])), dtype, on) as models:
+            result = evaluate(models.of(cells[0]), benchmark, own, cell=cells[0], **options)
+    else:
+        loaded = [load_reward(folder, on, dtype, base, method) for folder in reward]
+        parts = put_together(loaded, strengths)
+        template = template_of(loaded) if tasks.settings(benchmark, own)["chat_template"] else None
+        model = compose(load(target, dtype, on), parts, method)
+        model.tokenizer.chat_template = template  # what was tuned knows the one it was tuned in
+        result = evaluate(model, benchmark, own, cell=cells, **options)
     for metric, value in result["metrics"].items():
         print(f"{metric} {value:.4f}")
 

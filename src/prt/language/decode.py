@@ -1,4 +1,4 @@
-"""Using a language reward: put it on a target, and generate (Algorithm 2).
+"""Using language rewards: put one or several on a target, and generate (Algorithm 2).
 
 A target of another tokenizer gets it as text, see :mod:`prt.language.text_decode`.
 """
@@ -45,35 +45,85 @@ class Reward:
     method: str = "prt"
     pretrained: Causal | None = None
 
+    @property
+    def added(self) -> list[tuple[int, Causal]]:
+        """What is put on a target, each with its sign."""
+        source = self.pretrained or self.causal  # a method that subtracts it has it
+        return [
+            (s, source if network == SOURCE_PRETRAINED else self.causal) for s, network in METHODS[self.method].added
+        ]
+
     def on(self, target: str, strength: float = 1.0, name: str = "") -> "Rewarded | TextRewarded":
-        """Put the reward on ``target``, a folder or a name on the hub, at strength 1/λ.
+        """Put the reward on ``target`` at strength 1/λ, see :func:`put_on`; ``name`` is the target's in messages."""
+        return put_on(target, [self], strength, name)
 
-        It works on the reward's device and in its precision. A target of another tokenizer also needs what the reward
-        was tuned from; a line on standard error says so.
 
-        Raises:
-            InputError: if the target cannot be had, or the strength is not finite; of another tokenizer: if what the
-                reward was tuned from is missing or another, the method is neither prt nor eft, or tokens cannot be
-                turned into bytes.
-        """
-        combine.check_strength(strength)  # before a large target is loaded
-        model = self.causal.model
-        on = load(target, model.dtype, model.device, name)
-        try:
-            shared_ids(vocabulary(on.tokenizer), vocabulary(self.causal.tokenizer), (on.name, self.causal.name))
-        except InputError:
-            if self.method not in ("prt", "eft"):
-                raise
-            place = base_of(self.folder, self.base)
-            pretrained = self.pretrained or load(place, model.dtype, model.device, self.causal.name)
-            across = TextRewarded(on, self.causal, pretrained, strength, self.method)
-            print(
-                f"{on.name} and {self.causal.name} have different tokenizers: the reward is put on as text "
-                f"({self.method}-text), with a third network, {place}, which it was tuned from.",
-                file=sys.stderr,
+def put_on(
+    target: str, rewards: Sequence[Reward], strengths: float | Sequence[float] = (), name: str = ""
+) -> "Rewarded | TextRewarded":
+    """Put rewards on ``target``, a folder or a name on the hub, on their device and in their precision.
+
+    A target of another tokenizer takes one reward, and needs what that was tuned from; a line on standard error says
+    so.
+
+    Args:
+        strengths: 1/λ of each, or of all; default: 1, the paper's.
+
+    Raises:
+        InputError: if the target cannot be had, the rewards have different tokenizers, or the strengths are not as many
+            or not finite; for a target of another tokenizer: if there are several rewards, what the reward was tuned
+            from is missing or another, the method is neither prt nor eft, or tokens cannot be turned into bytes.
+    """
+    put_together(rewards, strengths)  # before a large target is loaded
+    reward = rewards[0]
+    model = reward.causal.model
+    on = load(target, model.dtype, model.device, name)
+    try:
+        shared_ids(vocabulary(on.tokenizer), vocabulary(reward.causal.tokenizer), (on.name, reward.causal.name))
+    except InputError:
+        if len(rewards) > 1 or reward.method not in ("prt", "eft"):
+            raise
+        place = base_of(reward.folder, reward.base)
+        pretrained = reward.pretrained or load(place, model.dtype, model.device, reward.causal.name)
+        across = TextRewarded(on, reward.causal, pretrained, combine.strengths_for(1, strengths)[0], reward.method)
+        print(
+            f"{on.name} and {reward.causal.name} have different tokenizers: the reward is put on as text "
+            f"({reward.method}-text), with a third network, {place}, which it was tuned from.",
+            file=sys.stderr,
+        )
+        return across
+    return Rewarded(on, rewards, strengths)
+
+
+def put_together(rewards: Sequence[Reward], strengths: float | Sequence[float] = ()) -> list[tuple[Causal, float]]:
+    """The networks that rewards put on a target, each with its weight: see :func:`put_on`.
+
+    Raises:
+        InputError: if the rewards have different tokenizers, or the strengths are not as many or not finite.
+    """
+    chosen = combine.strengths_for(len(rewards), strengths)
+    first, *others = rewards
+    for other in others:
+        names = (f"the reward {first.folder}", f"the reward {other.folder}")
+        shared_ids(vocabulary(first.causal.tokenizer), vocabulary(other.causal.tokenizer), names)
+    pairs = combine.working(rewards, chosen)
+    return [(part, sign * strength) for reward, strength in pairs for sign, part in reward.added]
+
+
+def template_of(rewards: Sequence[Reward]) -> str | None:
+    """The chat template that rewards were tuned with; None where none of them has one.
+
+    Raises:
+        InputError: if there are two.
+    """
+    having = [reward for reward in rewards if reward.causal.tokenizer.chat_template]
+    for other in having[1:]:
+        if other.causal.tokenizer.chat_template != having[0].causal.tokenizer.chat_template:
+            raise InputError(
+                f"the rewards {having[0].folder} and {other.folder} were tuned with different chat templates, so it is "
+                "not known which a chat is to be written in; ask without a chat template."
             )
-            return across
-        return Rewarded(on, self.causal, strength, self.method, self.pretrained)
+    return str(having[0].causal.tokenizer.chat_template) if having else None
 
 
 def load_reward(
@@ -104,26 +154,18 @@ def load_reward(
 
 
 class Rewarded:
-    """A target with a reward on it, at strength 1/λ; as one model of transformers it is ``composed``.
+    """A target with rewards on it, each at its strength 1/λ; as one model of transformers it is ``composed``.
 
-    ``method``, ``pretrained``: see :class:`Reward`. ``added``: what is put on the target, each with its sign.
+    ``added``: what is put on the target, each with its weight.
 
     Raises:
-        InputError: if the tokenizers differ, or the strength is not finite.
+        InputError: if the tokenizers differ, or the strengths are not as many or not finite.
     """
 
-    def __init__(
-        self,
-        target: Causal,
-        reward: Causal,
-        strength: float = 1.0,
-        method: str = "prt",
-        pretrained: Causal | None = None,
-    ) -> None:
-        self.target, self.reward, self.strength = target, reward, strength
-        source = pretrained or reward  # a method that subtracts it has it
-        self.added = [(s, source if network == SOURCE_PRETRAINED else reward) for s, network in METHODS[method].added]
-        self.composed = compose(target, [(part, sign * strength) for sign, part in self.added], method)
+    def __init__(self, target: Causal, rewards: Sequence[Reward], strengths: float | Sequence[float] = ()) -> None:
+        self.target, self.rewards, self.added = target, list(rewards), put_together(rewards, strengths)
+        self.name = " + ".join(reward.causal.name for reward in rewards)
+        self.composed = compose(target, self.added, rewards[0].method)
         own: Any = self.composed.model.generation_config
         # A target's habits (temperature, penalties) were chosen for it alone. Where its texts end is kept.
         kept = GenerationConfig(eos_token_id=own.eos_token_id, pad_token_id=_pad(own))
@@ -133,19 +175,19 @@ class Rewarded:
         """Token ids (1, positions) of a prompt that ``max_new_tokens`` more are to follow.
 
         Args:
-            chat: the prompt is what a user says, in the chat template that the reward was tuned with.
+            chat: the prompt is what a user says, in the chat template that the rewards were tuned with.
 
         Raises:
-            InputError: if the prompt is empty or no text, there is no chat template or it fails, or the context is too
-                short.
+            InputError: if the prompt is empty or no text, there is no chat template, or two, or it fails, or the
+                context is too short.
         """
-        template = (self.reward.tokenizer.chat_template or self.target.tokenizer.chat_template) if chat else None
+        template = (template_of(self.rewards) or self.target.tokenizer.chat_template) if chat else None
         if chat and template is None:
             raise InputError(
-                f"neither {self.reward.name} nor {self.target.name} has a chat template; write the prompt as the "
+                f"neither {self.name} nor {self.target.name} has a chat template; write the prompt as the "
                 "model knows it, without --chat."
             )
-        named = replace(self.composed, name=self.reward.name)  # whose template it is
+        named = replace(self.composed, name=self.name)  # whose template it is
         return prompts.encode(named, prompt, max_new_tokens, template)[0]
 
     def generate(
@@ -190,7 +232,7 @@ class Rewarded:
         if not 0 <= temperature <= combine.GREATEST:
             raise InputError(f"the temperature is {temperature}, but must be 0 (greedy) or a number above it.")
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "streamer": streamer}
-        options["logits_processor"] = LogitsProcessorList([_Numbers(self.strength, temperature)])
+        options["logits_processor"] = LogitsProcessorList([_Numbers(max(abs(w) for _, w in self.added), temperature)])
         if temperature > 0:
             options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
         if stop:
@@ -258,7 +300,7 @@ def explained(rewarded: Rewarded, text: Tensor, first: int, positions: int | Non
         the text ``before`` it (its end), the token ``chosen``, and [token, probability] of the likeliest five
         ``without`` and ``with`` the reward, among the tokens that both models know.
     """
-    target, reward, tokenizer = rewarded.target, rewarded.reward, rewarded.target.tokenizer
+    target, tokenizer = rewarded.target, rewarded.target.tokenizer
     composed: Any = rewarded.composed.model
     barred = set(composed.barred.tolist())
     shared = torch.tensor([i for i in range(composed.config.vocab_size) if i not in barred])
@@ -268,9 +310,9 @@ def explained(rewarded: Rewarded, text: Tensor, first: int, positions: int | Non
         said = model(text[:, :-1].to(model.device), use_cache=False, logits_to_keep=text.shape[1] - first).logits[0]
         return said[:, shared.to(said.device)].float().to(target.model.device)
 
-    alone, added = logits(target.model), [logits(part.model) for _, part in rewarded.added]
-    strengths = [sign * rewarded.strength for sign, _ in rewarded.added]
-    without, rewarded_logs = combine.log_probs(alone), combine.prt(alone, added, strengths)
+    alone, added = logits(target.model), [logits(part.model) for part, _ in rewarded.added]
+    weights = [weight for _, weight in rewarded.added]
+    without, rewarded_logs = combine.log_probs(alone), combine.prt(alone, added, weights)
     change = (rewarded_logs.exp() * (rewarded_logs - without)).sum(-1)
     shown = change.topk(min(positions or len(change), len(change))).indices.sort().values.tolist()
     whole = text[0].tolist()
@@ -284,7 +326,7 @@ def explained(rewarded: Rewarded, text: Tensor, first: int, positions: int | Non
 
     return {
         "target": target.name,
-        "reward": reward.name,
+        "reward": rewarded.name,
         "prompt": tokenizer.decode(whole[:first], skip_special_tokens=True),  # as the model read it
         "answer": tokenizer.decode(whole[first:], skip_special_tokens=True),
         "positions": [

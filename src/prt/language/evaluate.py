@@ -44,7 +44,7 @@ def evaluate(
     benchmark: str,
     settings: dict[str, Any],
     *,
-    cell: Cell,
+    cell: Cell | list[Cell],
     out: Path,
     unsafe_code: bool = False,
     strength: float | None = None,
@@ -56,7 +56,7 @@ def evaluate(
         settings: the user's settings of it, as for ``prt.language.tasks.settings``. ``data`` is a folder in the
             layout of its hub repository, or one with ``test.jsonl`` (the examples that are judged) and, for solved
             examples in the prompt, ``train.jsonl``, both in the repository's own columns.
-        cell: what was measured; goes into the result.
+        cell: what was measured; goes into the result. Of several rewards on one target, a cell for each.
         unsafe_code: whether programs that the model wrote may be run, in the sandbox of ``prt.sandbox.programs``, and
             Python that a task file names, in none.
         strength: the one that was chosen on validation data, where one was; goes into the result.
@@ -105,7 +105,7 @@ def evaluate(
     first = next(iter(loaded["tasks"].values()))
     result = {
         "benchmark": benchmark,
-        "cell": cell.model_dump(),
+        "cell": [each.model_dump() for each in cell] if isinstance(cell, list) else cell.model_dump(),
         "strength": strength,
         "headline": headline,
         "metrics": {metric: math.fsum(values) / len(values) for metric, values in examples.items()},

@@ -1,4 +1,4 @@
-"""Using a portable reward: put it on any target and predict (Algorithm 2)."""
+"""Using portable rewards: put one or several on any target and predict (Algorithm 2)."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,12 +29,13 @@ Name = TypeVar("Name")
 class Reward:
     """A trained reward network: images → raw rewards of ``classes``; or the fine-tuned one that ``method`` takes.
 
-    ``pretrained``: the zero-shot classifier that it was tuned from, with its preprocessing, where the method subtracts
-    that.
+    ``folder``: where it was loaded from. ``pretrained``: the zero-shot classifier that it was tuned from, with its
+    preprocessing, where the method subtracts that.
     """
 
     classifier: Classifier
     manifest: dict[str, Any]
+    folder: Path
     method: str = "prt"
     pretrained: tuple[Classifier, dict[str, Any]] | None = None
 
@@ -51,32 +52,21 @@ class Reward:
         return [(s, *(source if network == SOURCE_PRETRAINED else own)) for s, network in METHODS[self.method].added]
 
     def on(self, target: str, head: Path | None = None, strength: float = 1.0) -> "Rewarded":
-        """Put the reward on ``target`` (see :func:`prt.vision.backbones.load_backbone`), at strength 1/λ.
-
-        The target's zero-shot head is made of the reward's own labels and prompts, or read from ``head``. It works on
-        the reward's device.
-
-        Raises:
-            InputError: if target or head cannot be had, the head has other labels, or the strength is not finite.
-        """
-        combine.check_strength(strength)
-        backbone: Backbone = load_backbone(target)
-        if head is None:
-            classifier = zero_shot_classifier(backbone, self.manifest)
-        else:
-            classifier, header = load_head(head, backbone)
-            check_same_labels(self.classes, header["classes"], "the reward", f"the target's head {head}")
-        return Rewarded(self, alike(classifier, self.classifier), backbone.preprocess_cfg, strength)
+        """Put the reward on ``target`` at strength 1/λ: see :func:`put_on`."""
+        return put_on(target, [self], strength, head)
 
 
 @dataclass(frozen=True)
 class Rewarded:
-    """A target with a reward on it."""
+    """A target with one reward or several on it.
 
-    reward: Reward
+    ``classes``: label names in order. ``added``: what is put on the target: weight, network, preprocessing.
+    """
+
     target: Classifier
     preprocess_cfg: dict[str, Any]
-    strength: float
+    classes: list[str]
+    added: list[tuple[float, Classifier, dict[str, Any]]]
 
     def predict(self, images: Sequence[str | Path]) -> Tensor:
         """Probabilities (N, L) of image files.
@@ -104,7 +94,7 @@ class Rewarded:
             InputError: if the strength is too great for one.
         """
         device = self.target.head.device
-        signs, networks, cfgs = zip(*self.reward.added, strict=True)
+        weights, networks, cfgs = zip(*self.added, strict=True)
         fused = Fused([self.target, *networks])
         looks = [preprocess(cfg) for cfg in (self.preprocess_cfg, *cfgs)]
         transforms = {str(look): look for look in looks}  # what several see alike is made once
@@ -114,14 +104,50 @@ class Rewarded:
             stacked = (torch.stack(rows).to(device) for rows in zip(*pixels, strict=True))
             batch = dict(zip(transforms, stacked, strict=True))
             plain, *added = fused([batch[str(look)] for look in looks])
-            rewarded = combine.prt(plain, added, [sign * self.strength for sign in signs])
+            rewarded = combine.prt(plain, added, weights)
             views = torch.stack([rewarded, combine.log_probs(plain)], dim=1).exp().cpu()
             if len(wrong := (~views.isfinite()).flatten(1).any(1).nonzero()):
                 raise InputError(
-                    f"the probabilities of {names[int(wrong[0])]} at strength {self.strength:g} are no numbers; take a "
-                    "strength nearer to 1, the paper's."
+                    f"the probabilities of {names[int(wrong[0])]} at strength {max(map(abs, weights)):g} are no "
+                    "numbers; take a strength nearer to 1, the paper's."
                 )
             yield from zip(names, views, strict=True)
+
+
+def put_on(
+    target: str, rewards: Sequence[Reward], strengths: float | Sequence[float] = (), head: Path | None = None
+) -> Rewarded:
+    """Put rewards on ``target`` (see :func:`prt.vision.backbones.load_backbone`), on the device that all are on.
+
+    The target's zero-shot head is made of the rewards' own labels and prompts, or read from ``head``.
+
+    Args:
+        strengths: 1/λ of each, or of all; default: 1, the paper's.
+
+    Raises:
+        InputError: if target or head cannot be had, the head has other labels, the rewards have different labels, or
+            different prompts and there is no head, or the strengths are not as many or not finite.
+    """
+    chosen = combine.strengths_for(len(rewards), strengths)
+    first = rewards[0]
+    for other in rewards[1:]:
+        check_same_labels(first.classes, other.classes, *(f"the reward {r.folder}" for r in (first, other)))
+        strange = set(first.manifest["templates"]) ^ set(other.manifest["templates"])
+        if strange and head is None:
+            raise InputError(
+                f"the rewards {first.folder} and {other.folder} were tuned with different prompts (only one has "
+                f"{min(strange)!r}), so it is not known with which the target is to be asked; name its head."
+            )
+    pairs = combine.working(rewards, chosen)
+    added = [(sign * strength, net, cfg) for reward, strength in pairs for sign, net, cfg in reward.added]
+    like = pairs[0][0]
+    backbone: Backbone = load_backbone(target)
+    if head is None:
+        classifier = zero_shot_classifier(backbone, like.manifest)
+    else:
+        classifier, header = load_head(head, backbone)
+        check_same_labels(first.classes, header["classes"], "the reward", f"the target's head {head}")
+    return Rewarded(alike(classifier, like.classifier), backbone.preprocess_cfg, first.classes, added)
 
 
 def zero_shot_classifier(backbone: Backbone, manifest: dict[str, Any]) -> Classifier:
@@ -173,7 +199,7 @@ def load_reward(
     if METHODS[method].subtracts:
         source = _source(folder, backbone, base)
         pretrained = (alike(zero_shot_classifier(source, manifest), network), source.preprocess_cfg)
-    return Reward(network, manifest, method, pretrained)
+    return Reward(network, manifest, folder, method, pretrained)
 
 
 def _source(folder: Path, known: dict[str, Any], base: str | None) -> Backbone:
