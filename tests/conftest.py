@@ -139,6 +139,7 @@ def small() -> dict[str, Any]:
     vision["panels"] = [{"source": source, "targets": [source, target]}]
     vision["strengths"] = [0, 1]
     vision["figure6"] |= {"source": source, "targets": [source, target], "alphas": [0, 0.1], "every": 2, "shots": 16}
+    del vision["together"]  # no number of shots in both
     vision["table7"] |= {"source": source, "targets": [source, target], "shots": 16}
     vision["table5"] |= {"source": source, "targets": [source, target], "recipe": {"steps": 2}}
     vision["costs"] |= {"training": [source], "inference": [[source, target]], "batch": 16, "repeats": 2}

@@ -177,6 +177,14 @@ class Table5(Experiment):
     recipe: Given
 
 
+class Together(Panel):
+    """Two rewards of one source on its targets at once, each tuned on one of two data sets with the same labels."""
+
+    datasets: Annotated[list[str], Field(min_length=2, max_length=2), Distinct]
+    shots: Shots
+    strengths: Numbers
+
+
 class Ledger(Part):
     """Published zero-shot accuracies, and what to do where ours differ."""
 
@@ -219,6 +227,7 @@ class Vision(Part):
     ledger: Ledger | None = None
     costs: Costs | None = None
     table5: Table5 | None = None
+    together: Together | None = None
 
     @property
     def items(self) -> dict[str, Experiment]:

@@ -36,6 +36,7 @@ vision:
 """
 
 INF = float("inf")
+TOGETHER = {"datasets": ["digits", "mnits"], "shots": 16, "source": "tiny", "targets": ["other"], "strengths": [0, 1]}
 # Path of the key to set, its value (None: take it out) → what the sentence must say.
 VISION: list[tuple[str, Any, str]] = [
     ("backbones.tiny.architecture", "rn-12", "architecture of the configuration 'rn-12': did you mean 'rn12'?"),
@@ -68,6 +69,8 @@ VISION: list[tuple[str, Any, str]] = [
     ("table5.targets", ["tinny"], "unknown backbone 'tinny': did you mean 'tiny'?"),
     ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {}}, "digits-noise.shots of the configuration"),
     ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
+    ("together", TOGETHER, "unknown data set of together 'mnits': choose one of"),
+    ("together", TOGETHER | {"datasets": ["digits"] * 2}, "together.datasets of the configuration has the entry"),
     ("costs.training", ["othr"], "unknown backbone of costs 'othr': did you mean 'other'?"),
     ("costs.inference", [["tiny"]], "vision.costs.inference.0 of the configuration is ['tiny'], which is wrong"),
     ("ledger.beyond", "halt", "unknown value of vision.ledger.beyond of the configuration 'halt'"),

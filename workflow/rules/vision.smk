@@ -111,7 +111,7 @@ rule tune:
         "prt run tune {wildcards.job} --config {params.config} --device {resources.device} 2> {log}"
 
 
-# Table 5: rewards as they were tuned on clean images, on noisy ones.
+# Rewards on images that they were not tuned on: Table 5's on noisy ones, those of `together` on the other data set's.
 rule score_rewards:
     input:
         ASK.needs("score_rewards"),

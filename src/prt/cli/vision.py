@@ -93,13 +93,15 @@ def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
 def score_rewards(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Score rewards on a data set that they were not tuned on; it has the same labels."""
     plan, of = _asked(config, "score_rewards", job)
+    from prt.plan import together
     from prt.plan.jobs import within
     from prt.vision.predict import score_rewards
     from prt.vision.prepared import read_manifest
 
     begin()
-    on = str(plan.noisy)
-    runs = {plan.carried_folder(run): plan.folder(run) for run in plan.carried()}
+    on = job.partition("/")[0]
+    found = {plan.carried_folder(run): run for run in plan.carried()} | together.carried(plan)
+    runs = {out: plan.folder(run) for out, run in found.items()}
     chosen = {Path(out): Path(run) for out, run in runs.items() if within(out, of.makes[0])}
     manifest = read_manifest(Path(plan.manifest(on)).parent)
     rewards, outs, workers = list(chosen.values()), list(chosen), workers_of(of)

@@ -21,9 +21,11 @@ from prt.figures import (
     seeds_table,
     strength,
     theory_table,
+    together,
     transfer_bars,
 )
 from prt.plan import BARS, PAPER, Item, Plan
+from prt.plan.together import table
 from prt.select import chosen
 from prt.tables import COMPARISON, SUMMARY, read_csv, read_table
 from prt.vision.results import THEORY
@@ -63,6 +65,8 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
         return partial(costs_table.draw, _read(files, COSTS))
     if item.name == "strength":
         return partial(strength.draw, _read(files, SUMMARY))
+    if item.name == "together":
+        return partial(together.draw, table(half))
     if item.name == "ledger":
         return partial(ledger.draw, _read(files, published.LEDGER))
     if item.name == "figure6a":

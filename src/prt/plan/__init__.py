@@ -10,6 +10,7 @@ from typing import Any
 from prt.atomic import file_hash
 from prt.config import Config
 from prt.errors import InputError, known
+from prt.plan import together
 from prt.plan.checks import checked, read_config
 from prt.plan.jobs import RULES, Job, Jobs, unique
 from prt.plan.language import LanguagePlan
@@ -41,7 +42,12 @@ class Item:
         for kind in ("figure", "table"):
             if self.name.startswith(kind):
                 return f"{kind.capitalize()} {self.name.removeprefix(kind)}"
-        return {"ledger": "Zero-shot ledger", "beside": "Paper beside ours", "strength": "Strength"}[self.name]
+        return {
+            "ledger": "Zero-shot ledger",
+            "beside": "Paper beside ours",
+            "strength": "Strength",
+            "together": "Two rewards",
+        }[self.name]
 
 
 class Plan:
@@ -61,7 +67,7 @@ class Plan:
         self.jobs = Jobs()
         for half in (self.vision, self.language):
             if half is not None:
-                self.jobs.add(replace(job, gpus=0) if config.device == "cpu" else job for job in half.jobs())
+                self.jobs.add(replace(job, gpus=0) if config.device == "cpu" else job for job in self._jobs_of(half))
         self.jobs.add(self._drawing(few))
         self._refuse_taken_names()
         if self.language is not None:
@@ -85,6 +91,12 @@ class Plan:
             InputError: as :func:`prt.plan.checks.checked`.
         """
         return cls(checked(content))
+
+    @staticmethod
+    def _jobs_of(half: VisionPlan | LanguagePlan) -> Iterator[Job]:
+        yield from half.jobs()
+        if isinstance(half, VisionPlan):
+            yield from together.jobs(half)
 
     # ---------------------------------------------------------------------------------------------------- the items
 
@@ -116,6 +128,8 @@ class Plan:
         theory = vision.table(f"test/{config.table7.dataset}", "theory")
         yield self._item("vision", "table7", [theory], config.table7.model_dump())
         yield self._item("vision", "strength", summaries(vision.datasets), None)
+        if config.together is not None:
+            yield self._item("vision", "together", together.needs(vision), config.together.model_dump())
         if config.ledger is not None:
             checks = [f"{vision.top}/ledger/{dataset}.csv" for dataset in vision.datasets]
             yield self._item("vision", "ledger", checks, None)

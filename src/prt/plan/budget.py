@@ -16,7 +16,7 @@ from pathlib import Path
 from prt.cell import Cell, Run
 from prt.language.recipe import Recipe
 from prt.methods import METHODS
-from prt.plan import Plan
+from prt.plan import Plan, together
 from prt.plan.jobs import Job, within
 from prt.plan.sizes import Range, architecture, benchmark, images, tokens
 from prt.plan.vision import VisionPlan
@@ -72,9 +72,10 @@ class Budget:
                 yield vision.made("tuned", vision.path(run)), self._tuned(vision, run, scored)
             for folder, cell in vision.merged(dataset).items():
                 yield folder.rsplit("/", 3)[0], self._images(cell.target, scored, scored)
-        for run in vision.carried():
-            job = next(j for j in self.plan.jobs.of("score_rewards") if within(vision.carried_folder(run), j.makes[0]))
-            yield job.makes[0], self._images(run.model, images(self.plan, str(vision.noisy)), 0)
+        carried = {vision.carried_folder(run): run for run in vision.carried()} | together.carried(vision)
+        for folder, run in carried.items():
+            job = next(j for j in self.plan.jobs.of("score_rewards") if within(folder, j.makes[0]))
+            yield job.makes[0], self._images(run.model, images(self.plan, job.name.partition("/")[0]), 0)
 
     def _tuned(self, vision: VisionPlan, run: Run, scored: int) -> Work:
         recipe = vision.recipe(run)

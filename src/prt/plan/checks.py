@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from prt.config import Config, Given, Language, Part, Vision
+from prt.config import Config, Given, Language, Part, Together, Vision
 from prt.errors import InputError, known
 from prt.language import is_missing
 from prt.language.recipe import Lora
@@ -202,12 +202,28 @@ def _check_vision(vision: Vision) -> None:
     for name, item in vision.items.items():
         known(item.dataset, datasets, f"data set of {name}")
         known(item.shots, datasets[item.dataset].shots, f"number of shots of {name}")
+    if vision.together is not None:
+        _check_together(vision, vision.together)
     if vision.table5 is not None:
         recipe_of(vision.table5.recipe, "vision.table5.recipe", ONE_PRECISION | FURTHER_ON)
         noisy = f"{vision.table5.dataset}-noise"
         if noisy in datasets:
             raise InputError(
                 f"a data set cannot be called '{noisy}', as table5's noisy images are; choose another name."
+            )
+
+
+def _check_together(vision: Vision, item: Together) -> None:
+    """Refuse two rewards on a target of which something is not measured anyway."""
+    for dataset in item.datasets:
+        known(dataset, vision.datasets, "data set of together")
+        known(item.shots, vision.datasets[dataset].shots, f"number of shots of together on {dataset}")
+    pairs = {(panel.source, target) for panel in vision.panels for target in panel.models}
+    for target in item.targets:
+        if (item.source, target) not in pairs:
+            raise InputError(
+                f"together puts rewards of '{item.source}' on '{target}', but no panel has that source with that "
+                "target: add it to vision.panels."
             )
 
 
