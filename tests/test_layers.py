@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "prt"
 # From the ground up; a module may import those of its own layer and of those below.
 LAYERS = [
     ["errors"],
-    ["methods", "combine", "objective", "theory", "stats", "classification"],
+    ["methods", "combine", "objective", "theory", "stats", "classification", "advice"],
     ["cell", "results", "atomic", "progress", "arrow", "recipe", "config", "select", "machine"],
     ["tables", "scores"],
     ["reward", "training", "reference", "hub", "profiling", "slurm"],

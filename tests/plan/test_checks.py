@@ -69,7 +69,7 @@ VISION: list[tuple[str, Any, str]] = [
     ("table5.targets", ["tinny"], "unknown backbone 'tinny': did you mean 'tiny'?"),
     ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {}}, "digits-noise.shots of the configuration"),
     ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
-    ("together", TOGETHER, "unknown data set of together 'mnits': choose one of"),
+    ("together", TOGETHER, "unknown data set of together 'mnits': did you mean 'digits'?"),
     ("together", TOGETHER | {"datasets": ["digits"] * 2}, "together.datasets of the configuration has the entry"),
     ("costs.training", ["othr"], "unknown backbone of costs 'othr': did you mean 'other'?"),
     ("costs.inference", [["tiny"]], "vision.costs.inference.0 of the configuration is ['tiny'], which is wrong"),

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from prt.cli import carry, fetch, imported, language, serve, show, tables, use, vision
+from prt.cli import advise, carry, fetch, imported, language, serve, show, tables, use, vision
 from prt.errors import InputError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ for module in (fetch, vision, language, tables):
         run.command(command.__name__)(command)
 for command in (show.plan, show.budget, show.doctor, show.pretrainings, use.predict, use.generate, use.evaluate):
     app.command()(command)
-for command in (carry.compose, carry.push, carry.pull):
+for command in (advise.advise, carry.compose, carry.push, carry.pull):
     app.command()(command)
 app.command(context_settings=serve.SETTINGS)(serve.serve)
 imports = typer.Typer(

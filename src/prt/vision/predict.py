@@ -197,13 +197,17 @@ def load_reward(
     network = network.eval().to(device)
     pretrained = None
     if METHODS[method].subtracts:
-        source = _source(folder, backbone, base)
+        source = source_of(folder, backbone, base)
         pretrained = (alike(zero_shot_classifier(source, manifest), network), source.preprocess_cfg)
     return Reward(network, manifest, folder, method, pretrained)
 
 
-def _source(folder: Path, known: dict[str, Any], base: str | None) -> Backbone:
-    """The backbone that what is in ``folder`` was tuned from: ``base``, or where the manifest says."""
+def source_of(folder: Path, known: dict[str, Any], base: str | None) -> Backbone:
+    """The backbone that what is in ``folder`` was tuned from: ``base``, or where the manifest says (``known``).
+
+    Raises:
+        InputError: if it is missing, or another.
+    """
     spec = base or known["spec"]
     try:
         found = load_backbone(spec)

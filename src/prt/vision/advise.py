@@ -1,0 +1,123 @@
+"""Which way of using a reward on a target is best on a few labelled images: see :mod:`prt.advice`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prt import classification, combine
+from prt.advice import Right, cross_validated
+from prt.errors import InputError
+from prt.reward import MANIFEST
+from prt.scores import check_same_labels
+from prt.vision.backbones import Classifier, load_backbone, preprocess
+from prt.vision.folders import find_folder
+from prt.vision.parts import Part
+from prt.vision.predict import Reward, alike, source_of, zero_shot_classifier
+from prt.vision.prepared import Images, decode, read_manifest
+from prt.vision.score import BATCH
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # that one is chosen from
+FEWEST = 10
+Read = Callable[[int], Image.Image]
+
+
+def examples(folder: Path, classes: list[str]) -> tuple[Read, Tensor]:
+    """Labelled images: what reads the i-th, and the labels (N,), of ``classes``.
+
+    Args:
+        folder: a prepared data set, of which the validation images are taken, or class folders of images.
+
+    Raises:
+        InputError: if it is neither, there are fewer than ten, or a class is none of ``classes``.
+    """
+    if (folder / MANIFEST).is_file():
+        data = read_manifest(folder)
+        check_same_labels(classes, data.classes, "the reward", f"the data set {folder}")
+        images = Images(data, "validation")
+        read, labels = images.picture, images.labels.tolist()
+    else:
+        names, parts = find_folder(folder)
+        if list(parts) != ["all"]:
+            raise InputError(
+                f"{folder} has splits ({', '.join(parts)}); name the folder of the one that is to be used."
+            )
+        part: Part = parts["all"]
+        place = {name: label for label, known in enumerate(classes) for name in (known, known.replace(" ", "_"))}
+        if strange := [name for name in names if name not in place]:
+            raise InputError(
+                f"the class folder {folder / strange[0]} is none of the reward's labels ({', '.join(classes[:5])}"
+                f"{', …' if len(classes) > 5 else ''}); name it as the label is called."
+            )
+        labels = [place[names[label]] for label in part.labels]
+
+        def read(index: int) -> Image.Image:
+            return decode(*part.read(index))
+
+    if len(labels) < FEWEST:
+        raise InputError(f"{folder} has {len(labels)} images, which say nothing; give {FEWEST} or more.")
+    return read, torch.tensor(labels)
+
+
+def ways(
+    target: str, reward: Reward, finetuned: Reward | None, read: Read, labels: Tensor, base: str | None = None
+) -> dict[str, Right]:
+    """Way → whether it is right on each labelled image (N,); the simplest first.
+
+    They are the target alone; the source's tuned models kept (with the reward, and with fine-tuning, if that is
+    given); PoE and EFT of the fine-tuned model; PRT; and those three with a strength chosen by cross-validation.
+
+    Args:
+        finetuned: the source's fine-tuned model, loaded for eft, so with what it was tuned from.
+        base: the backbone that the reward was tuned from, if it is no longer where its manifest says.
+
+    Raises:
+        InputError: if the target or what the reward was tuned from cannot be had, the fine-tuned model has other
+            labels, or an image cannot be read.
+    """
+    on = load_backbone(target)
+    own = source_of(reward.folder, reward.manifest["backbone"], base)
+
+    def scored(classifier: Classifier, cfg: dict[str, Any]) -> Tensor:
+        return _logits(classifier, cfg, read, len(labels))
+
+    alone, source = (
+        scored(alike(zero_shot_classifier(backbone, reward.manifest), reward.classifier), backbone.preprocess_cfg)
+        for backbone in (on, own)
+    )
+    rewards = scored(reward.classifier, reward.manifest["backbone"]["preprocess_cfg"])
+    found = {"target alone": alone, "source's PRT kept": combine.prt(source, rewards)}
+    added = {"PRT": rewards}
+    if finetuned is not None:
+        check_same_labels(
+            reward.classes, finetuned.classes, f"the reward {reward.folder}", f"the fine-tuned {finetuned.folder}"
+        )
+        tuned = scored(finetuned.classifier, finetuned.manifest["backbone"]["preprocess_cfg"])
+        found["source's FT kept"] = tuned
+        added |= {"PoE": combine.log_probs(tuned), "EFT": combine.log_probs(tuned) - combine.log_probs(source)}
+    rights = {name: _right(scores, labels) for name, scores in found.items()}
+    for name, scores in added.items():
+        swept = {strength: _right(combine.prt(alone, scores, strength), labels) for strength in STRENGTHS}
+        rights[name] = swept[1.0]
+        right, chosen = cross_validated(swept)
+        rights[f"{name}, strength chosen ({chosen:g})"] = right
+    return rights
+
+
+def _right(scores: Tensor, labels: Tensor) -> Right:
+    return np.asarray((classification.rank(scores, labels) == 0).numpy())
+
+
+@torch.no_grad()
+def _logits(classifier: Classifier, cfg: dict[str, Any], read: Read, count: int) -> Tensor:
+    """Logits (N, L) on the CPU, in float64."""
+    look, rows = preprocess(cfg), []
+    for start in range(0, count, BATCH):
+        numbers: Sequence[int] = range(start, min(start + BATCH, count))
+        pixels = torch.stack([look(read(i)) for i in numbers]).to(classifier.head.device)
+        rows.append(classifier(pixels).double().cpu())
+    return torch.cat(rows)

@@ -1,0 +1,78 @@
+"""Advice with a real reward on a few labelled images."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prt.errors import InputError
+from prt.scores import Scores
+from prt.vision.advise import examples, ways
+from prt.vision.predict import load_reward, put_on
+from prt.vision.prepared import read_manifest
+
+Prt = Callable[..., tuple[int, str, str]]
+
+
+def test_every_way_is_what_using_it_would_give(tuned: Path, backbone: Path, dataset: Path, head: Path) -> None:
+    """On the source itself: the target alone, and what was tuned, are as they were scored when it was tuned."""
+    reward = load_reward(tuned / "prt" / "4" / "0")
+    finetuned = load_reward(tuned / "ft" / "4" / "0", method="eft")
+    read, labels = examples(dataset, reward.classes)
+    found = ways(f"local-dir:{backbone}", reward, finetuned, read, labels)
+    scores = Scores.load(tuned / "ft" / "4" / "0" / "validation.safetensors")
+    assert torch.equal(labels, scores.labels)
+    right = (scores.values.argmax(-1) == labels).numpy()
+    for name in ("source's FT kept", "EFT"):  # eq. 3
+        assert np.array_equal(found[name], right)
+    assert np.array_equal(found["PRT"], found["source's PRT kept"])
+    model = put_on(f"local-dir:{backbone}", [reward])
+    for name, view in (("PRT", 0), ("target alone", 1)):
+        said = torch.stack([v[view] for _, v in model.each((i, read(i)) for i in range(len(labels)))])
+        assert np.array_equal(found[name], (said.argmax(-1) == labels).numpy())
+    chosen = [name for name in found if "strength chosen" in name]
+    assert [name.partition(",")[0] for name in chosen] == ["PRT", "PoE", "EFT"]
+    assert len(ways(f"local-dir:{backbone}", reward, None, read, labels)) == 4
+
+
+def test_the_command(prt: Prt, tuned: Path, backbone: Path, pictures: Path, dataset: Path, tmp_path: Path) -> None:
+    given = ["advise", "--reward", tuned / "prt" / "4" / "0", "--target", f"local-dir:{backbone}", "--device", "cpu"]
+    code, said, complaint = prt(*given, "--data", pictures, "--finetuned", tuned / "ft" / "4" / "0")
+    assert code == 0, complaint
+    *lines, best, verdict = said.splitlines()
+    assert len(lines) == 9
+    values = [float(re.search(r"  (\d+\.\d) \(", line)[1]) for line in lines]  # type: ignore[index]
+    assert values == sorted(values, reverse=True)
+    assert best.startswith(f"best on 60 examples: {lines[0].partition('  ')[0]}; ")
+    assert verdict.startswith(("these two are told apart", "not told apart: "))
+
+    folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    (folder / "cross").rename(folder / "star")
+    refused = {folder: "star is none of the reward's labels (circle, cross, square); name it as the label is called"}
+    few = tmp_path / "few"
+    for name in ("circle", "square"):
+        (few / name).mkdir(parents=True)
+        shutil.copy(pictures / name / "00.png", few / name)
+    refused[few] = "has 2 images, which say nothing; give 10 or more"
+    for name in ("train", "test"):
+        shutil.copytree(pictures, tmp_path / "split" / name)
+    refused[tmp_path / "split"] = "has splits (test, train); name the folder of the one"
+    refused[tmp_path / "none"] = "the image folder"
+    for data, sentence in refused.items():
+        code, said, complaint = prt(*given, "--data", data)
+        assert (code, said) == (1, "")
+        assert sentence in complaint.splitlines()[-1].replace("train, test", "test, train")
+
+
+def test_a_prepared_data_set_of_other_labels_is_refused(dataset: Path, tmp_path: Path) -> None:
+    assert len(examples(dataset, read_manifest(dataset).classes)[1]) == read_manifest(dataset).sizes["validation"][0]
+    other = Path(shutil.copytree(dataset, tmp_path / "other"))
+    facts = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(facts | {"classes": ["a", "b", "c"]}))
+    with pytest.raises(InputError, match=r"the reward and the data set .* have different labels"):
+        examples(other, facts["classes"])
