@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from prt.errors import InputError
 from prt.scores import Scores
-from prt.vision.advise import examples, ways
-from prt.vision.predict import load_reward, put_on
+from prt.vision.advise import _merged, examples, ways
+from prt.vision.backbones import load_backbone, preprocess
+from prt.vision.predict import load_reward, put_on, zero_shot_classifier
 from prt.vision.prepared import read_manifest
 
 Prt = Callable[..., tuple[int, str, str]]
@@ -38,6 +40,30 @@ def test_every_way_is_what_using_it_would_give(tuned: Path, backbone: Path, data
     chosen = [name for name in found if "strength chosen" in name]
     assert [name.partition(",")[0] for name in chosen] == ["PRT", "PoE", "EFT"]
     assert len(ways(f"local-dir:{backbone}", reward, None, read, labels)) == 4
+
+
+def test_the_weight_difference(tuned: Path, backbone: Path, dataset: Path, tmp_path: Path) -> None:
+    """On another pretraining of the same network, and only there; on the source it would be its fine-tuned model."""
+    reward, finetuned = load_reward(tuned / "prt" / "4" / "0"), load_reward(tuned / "ft" / "4" / "0", method="eft")
+    read, labels = examples(dataset, reward.classes)
+    own = load_backbone(f"local-dir:{backbone}")
+    made = _merged(zero_shot_classifier(own, reward.manifest), finetuned, own, 1.0)
+    pixels = torch.stack([preprocess(own.preprocess_cfg)(read(i)) for i in range(8)])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            made.tower(made.normalised(pixels)), finetuned.classifier.tower(made.normalised(pixels))
+        )
+    other = Path(shutil.copytree(backbone, tmp_path / "other"))
+    weights = load_file(other / "open_clip_model.safetensors")
+    first = next(name for name in weights if name.startswith("visual") and weights[name].dim() == 4)
+    save_file(weights | {first: weights[first] * 1.5}, other / "open_clip_model.safetensors")
+    names = list(ways(f"local-dir:{other}", reward, finetuned, read, labels))
+    assert [name.partition(" (")[0] for name in names[-2:]] == [
+        "weight difference",
+        "weight difference, strength chosen",
+    ]
+    assert "weight difference" not in ways(f"local-dir:{backbone}", reward, finetuned, read, labels)
+    assert "weight difference" not in ways(f"local-dir:{other}", reward, None, read, labels)
 
 
 def test_the_command(prt: Prt, tuned: Path, backbone: Path, pictures: Path, dataset: Path, tmp_path: Path) -> None:

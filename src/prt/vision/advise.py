@@ -1,5 +1,6 @@
 """Which way of using a reward on a target is best on a few labelled images: see :mod:`prt.advice`."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from torch import Tensor
 from prt import classification, combine
 from prt.advice import Right, cross_validated
 from prt.errors import InputError
-from prt.reward import MANIFEST
+from prt.reward import MANIFEST, read_weights
 from prt.scores import check_same_labels
-from prt.vision.backbones import Classifier, load_backbone, preprocess
+from prt.vision.backbones import Backbone, Classifier, load_backbone, preprocess
 from prt.vision.folders import find_folder
+from prt.vision.merge import TOWER
+from prt.vision.merge import added as add_difference
 from prt.vision.parts import Part
 from prt.vision.predict import Reward, alike, source_of, zero_shot_classifier
 from prt.vision.prepared import Images, decode, read_manifest
@@ -69,7 +72,8 @@ def ways(
     """Way → whether it is right on each labelled image (N,); the simplest first.
 
     They are the target alone; the source's tuned models kept (with the reward, and with fine-tuning, if that is
-    given); PoE and EFT of the fine-tuned model; PRT; and those three with a strength chosen by cross-validation.
+    given); PRT; PoE, EFT and, on a target of the source's architecture, the weight difference, of the fine-tuned model;
+    and what has a strength (the weight difference: a scale) also with that chosen by cross-validation.
 
     Args:
         finetuned: the source's fine-tuned model, loaded for eft, so with what it was tuned from.
@@ -80,14 +84,15 @@ def ways(
             labels, or an image cannot be read.
     """
     on = load_backbone(target)
+    over = zero_shot_classifier(on, reward.manifest)
     own = source_of(reward.folder, reward.manifest["backbone"], base)
 
     def scored(classifier: Classifier, cfg: dict[str, Any]) -> Tensor:
         return _logits(classifier, cfg, read, len(labels))
 
     alone, source = (
-        scored(alike(zero_shot_classifier(backbone, reward.manifest), reward.classifier), backbone.preprocess_cfg)
-        for backbone in (on, own)
+        scored(alike(copy.deepcopy(classifier), reward.classifier), backbone.preprocess_cfg)
+        for backbone, classifier in ((on, over), (own, zero_shot_classifier(own, reward.manifest)))
     )
     rewards = scored(reward.classifier, reward.manifest["backbone"]["preprocess_cfg"])
     found = {"target alone": alone, "source's PRT kept": combine.prt(source, rewards)}
@@ -100,12 +105,38 @@ def ways(
         found["source's FT kept"] = tuned
         added |= {"PoE": combine.log_probs(tuned), "EFT": combine.log_probs(tuned) - combine.log_probs(source)}
     rights = {name: _right(scores, labels) for name, scores in found.items()}
-    for name, scores in added.items():
-        swept = {strength: _right(combine.prt(alone, scores, strength), labels) for strength in STRENGTHS}
+    sweeps = {
+        name: {strength: _right(combine.prt(alone, scores, strength), labels) for strength in STRENGTHS}
+        for name, scores in added.items()
+    }
+    if finetuned is not None and on.fingerprint != own.fingerprint and _same_architecture(on, own):
+        sweeps["weight difference"] = {
+            scale: _right(scored(_merged(over, finetuned, own, scale), on.preprocess_cfg), labels)
+            for scale in STRENGTHS
+        }
+    for name, swept in sweeps.items():
         rights[name] = swept[1.0]
         right, chosen = cross_validated(swept)
         rights[f"{name}, strength chosen ({chosen:g})"] = right
     return rights
+
+
+def _same_architecture(*backbones: Backbone) -> bool:
+    """Whether backbones differ in their weights alone."""
+    shapes = [
+        {name: tuple(value.shape) for name, value in backbone.clip.visual.state_dict().items()}
+        for backbone in backbones
+    ]
+    return all(each == shapes[0] for each in shapes)
+
+
+def _merged(over: Classifier, finetuned: Reward, own: Backbone, scale: float) -> Classifier:
+    """A target with the difference of the fine-tuned and the pretrained source's weights: see prt.vision.merge."""
+    network = copy.deepcopy(over)
+    weights = read_weights(finetuned.folder, finetuned.manifest)  # in full precision, which a loaded model may not be
+    tuned = {name.removeprefix(TOWER): value for name, value in weights.items() if name.startswith(TOWER)}
+    add_difference(network.tower.state_dict(), tuned, own.clip.visual.state_dict(), scale)
+    return alike(network, finetuned.classifier)
 
 
 def _right(scores: Tensor, labels: Tensor) -> Right:
