@@ -6,6 +6,8 @@ A folder in transformers' format, or of a PEFT adapter that names its base, with
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import filter as fitting
 from pathlib import Path
 from typing import Any
