@@ -122,7 +122,9 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
                     )
                 strength = strengths[key]
                 fixed = fixed.model_copy(update={"strength": strength})
-            evaluate(measured.of(fixed), cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe, strength=strength)
+            evaluate(
+                measured.of(fixed), cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe, strength=strength
+            )
 
 
 def next_tokens(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
