@@ -96,7 +96,7 @@ def runs_code(plan: Plan, jobs: Iterable[Job]) -> bool:
 def slow_precision(plan: Plan, asked: Asked) -> str | None:
     """What to say of jobs that compute in bf16 on a CPU that has no instructions for it."""
     halves = {
-        "tune zero_shot score_rewards": plan.vision and plan.vision.precision,
+        "tune zero_shot score_rewards merge": plan.vision and plan.vision.precision,
         "tune_language evaluate next_tokens measure_decoding": plan.language and plan.language.precision,
     }
     slow = [rule for rules, precision in halves.items() if precision == "bf16" for rule in rules.split()]
