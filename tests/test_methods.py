@@ -6,7 +6,7 @@ import torch
 from prt import combine
 from prt.cell import Cell, Run
 from prt.errors import InputError
-from prt.methods import METHODS, method
+from prt.methods import AS_TEXT, METHODS, SOURCE_PRETRAINED, method
 
 GENERATOR = torch.Generator().manual_seed(0)
 NETWORKS = {
@@ -36,8 +36,12 @@ def test_the_sums_are_the_paper_s_equations() -> None:
 
 def test_what_follows_from_an_entry() -> None:
     assert [name for name, of in METHODS.items() if not of.seeded] == ["pretrained", "instruct"]
-    assert {name for name, of in METHODS.items() if of.has_alpha} == {"prt", "prt_chosen", "adapted", "reward"}
+    with_alpha = {"prt", "prt_chosen", "adapted", "prt-text", "reward"}
+    assert {name for name, of in METHODS.items() if of.has_alpha} == with_alpha
     assert len({of.label for of in METHODS.values()}) == len({of.colour for of in METHODS.values()}) == len(METHODS)
+    for plain, text in AS_TEXT.items():  # the same networks, and the pretrained source; no folder is put on by it
+        assert METHODS[text].of_texts and METHODS[text].tuned is None and METHODS[plain].tuned
+        assert {*METHODS[text].networks} == {*METHODS[plain].networks, SOURCE_PRETRAINED}
     with pytest.raises(InputError, match="unknown method 'ptr': did you mean 'prt'"):
         method("ptr")
 
@@ -57,6 +61,8 @@ FULL = {"dataset": "d", "source": "s", "target": "t", "alpha": 0.0, "strength": 
         ("difference", {"alpha": None}, {}),
         ("prt", {}, {}),
         ("prt_chosen", {"strength": None}, {}),
+        ("prt-text", {}, {}),
+        ("eft-text", {"alpha": None}, {}),
         ("reward", {"strength": None}, {"target": "s", "source": None}),
     ],
 )

@@ -118,8 +118,14 @@ class Backbone(Part):
         return self
 
 
+TOKENIZERS = ("pieces", "threes")  # of miniatures, beside the one that most of them share
+
+
 class Model(Part):
-    """A language model: one of the hub or a folder (``spec``), or a miniature that is pretrained here."""
+    """A language model: one of the hub or a folder (``spec``), or a miniature that is pretrained here.
+
+    ``tokenizer``: a name for its tokenizer; models with the same name, or without one, have the same.
+    """
 
     needs: ClassVar[str] = "either 'spec' and 'parameters' (in billions), or 'size', 'corpus' and 'recipe'"
 
@@ -127,6 +133,7 @@ class Model(Part):
     architecture: str | None = None
     instruct: str | None = None
     parameters: Annotated[float, Field(gt=0)] | None = None
+    tokenizer: Name | None = None
     paper: str | None = None
     size: Literal["s", "m", "l"] | None = None
     corpus: Literal["poor", "rich"] | None = None
@@ -142,6 +149,8 @@ class Model(Part):
             else not any(own) and all(others) and not self.instruct and not self.architecture
         ):
             raise ValueError(f"needs {self.needs}")
+        if self.spec is None and self.tokenizer not in (None, *TOKENIZERS):
+            raise ValueError(f"is a miniature, whose tokenizer is {' or '.join(TOKENIZERS)}, or not given")
         return self
 
 
@@ -291,6 +300,9 @@ class Table3(Part):
     compile: bool = True
 
 
+Figure = Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14", "tokenizers"]
+
+
 class Language(Part):
     """The language half."""
 
@@ -306,12 +318,16 @@ class Language(Part):
     downloads: Folder = "downloads"
     unsafe_code: bool = False
     engine: Literal["transformers", "vllm"] = "transformers"
-    bars: dict[Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14"], Bars] = {}
+    bars: dict[Figure, Bars] = {}
     next_tokens: dict[Literal["figure5", "figure8", "figure9"], NextTokens] = {}
     figure7: Figure7 | None = None
     table3: Table3 | None = None
     table4: Bars | None = None
     table6: Bars | None = None
+
+    def across(self, source: str, target: str) -> bool:
+        """Whether two models have different tokenizers."""
+        return self.models[source].tokenizer != self.models[target].tokenizer
 
     @property
     def transfers(self) -> dict[str, Bars]:

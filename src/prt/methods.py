@@ -32,6 +32,8 @@ class Method:
 
     ``merged``: the sum is one of weights, base + scale · Σ sign · network: one network of one architecture, whose scale
     stands where others have their strength. ``at``: the method whose strength is chosen on validation data.
+    ``of_texts``: what is added is the log-ratio of texts, not of tokens, on a target of another tokenizer
+    (:mod:`prt.language.prefix`); ``beside`` are networks that this needs, too.
     """
 
     label: str
@@ -40,11 +42,13 @@ class Method:
     added: tuple[tuple[int, Network], ...] = ()
     merged: bool = False
     at: str | None = None
+    of_texts: bool = False
+    beside: tuple[Network, ...] = ()
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """All networks of the sum."""
-        return (self.base, *(network for _, network in self.added))
+        """All networks of the sum, and what else it needs."""
+        return (self.base, *(network for _, network in self.added), *self.beside)
 
     @property
     def transfers(self) -> bool:
@@ -56,12 +60,13 @@ class Method:
         """What a folder must hold for this method to put it on any pretrained target: ``ft``, ``prt`` or ``adapted``.
 
         None where a folder is not enough: nothing is added, more than one tuned network is, or the target is tuned;
-        where weights are added, or validation data is needed.
+        where weights are added, or validation data is needed; of texts, which a method becomes where tokenizers differ.
         """
         if self.merged or self.at:
             return None
         models = {network.model for _, network in self.added if network != SOURCE_PRETRAINED}
-        if self.base != PRETRAINED or any(network.owner != "source" for _, network in self.added) or len(models) != 1:
+        tuned = self.base != PRETRAINED or any(network.owner != "source" for _, network in self.added)
+        if self.of_texts or tuned or len(models) != 1:
             return None
         return next((model for model in models if model in ("ft", *REWARDS)), None)
 
@@ -87,6 +92,10 @@ METHODS: dict[str, Method] = {
     "prt": Method("PRT", "#0072B2", PRETRAINED, ((1, REWARD),)),  # eq. 6 and 10
     "adapted": Method("PRT, tuned further", "#D55E00", PRETRAINED, ((1, ADAPTED),)),  # Table 5
     "eft": Method("EFT", "#E69F00", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED))),  # eq. 4
+    "prt-text": Method(
+        "PRT as text", "#88CCEE", PRETRAINED, ((1, REWARD),), of_texts=True, beside=(SOURCE_PRETRAINED,)
+    ),
+    "eft-text": Method("EFT as text", "#CC6677", PRETRAINED, ((1, SOURCE_FT), (-1, SOURCE_PRETRAINED)), of_texts=True),
     # A product of experts: PRT's cost, no reward trained. Not in the paper.
     "poe": Method("PoE", "#CC79A7", PRETRAINED, ((1, SOURCE_FT),)),
     # Task arithmetic (Ilharco et al. 2023): EFT's sum in the weights. One forward pass; not in the paper.
@@ -105,6 +114,8 @@ METHODS |= {
     f"{name}_chosen": replace(METHODS[name], label=f"{METHODS[name].label}, strength chosen", colour=colour, at=name)
     for name, colour in _CHOSEN.items()
 }
+
+AS_TEXT = {"prt": "prt-text", "eft": "eft-text"}  # on a target of another tokenizer
 
 
 def method(name: str) -> Method:

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 
 from prt.errors import InputError
 from prt.figures.transfer_bars import BARS, READ, WIDTH, Panel, bars, draw, figure, select
-from prt.methods import METHODS
+from prt.methods import AS_TEXT, METHODS
 from prt.select import chosen
 
 
@@ -45,6 +45,25 @@ def test_bars_are_as_high_as_the_table_says(table: pd.DataFrame, panels: list[Pa
         kept = values[panel["source"], "source_ft"]
         assert np.asarray(dashed.get_ydata())[0] == pytest.approx(kept)
         assert axis.get_ylim()[0] == 0
+
+
+def test_a_target_of_another_tokenizer_has_bars_of_other_methods() -> None:
+    """In the same places, in colours of their own, which the legend names."""
+    table = language()
+    across = table["target"].eq("large") & table["method"].isin(list(AS_TEXT))
+    table["method"] = table["method"].mask(across, table["method"].replace(AS_TEXT))
+    drawn = figure(select(table, LANGUAGE), LANGUAGE)
+    names = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert len(set(names)) == len(names)
+    assert {METHODS[name].label for pair in AS_TEXT.items() for name in pair} <= set(names)
+    for axis in drawn.axes:
+        patches = [patch for container in axis.containers for patch in getattr(container, "patches", [])]
+        colours = {(round(bar.get_x() + bar.get_width() / 2), to_hex(bar.get_facecolor()).upper()) for bar in patches}
+        for plain, text in AS_TEXT.items():
+            assert {(0, METHODS[plain].colour), (1, METHODS[text].colour)} <= colours
+            assert (1, METHODS[plain].colour) not in colours
+    with pytest.raises(InputError, match="no headline accuracy of 'prt' on 'large'"):
+        select(table[table["method"].ne("prt-text")], LANGUAGE)
 
 
 def test_shots_are_in_the_titles_where_they_differ() -> None:

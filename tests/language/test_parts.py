@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.letters import letters
-from transformers import AutoModelForCausalLM, LlamaConfig
+from helpers.letters import LETTERS, letters
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import WordPiece
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from prt import methods
 from prt.cell import Cell
@@ -19,6 +21,7 @@ from prt.language.merged import merged
 from prt.language.models import Causal
 from prt.language.parts import Models
 from prt.language.reward import save_tuned, weights_hash
+from prt.language.text_decode import TextRewarded
 from prt.methods import METHODS, Method, Network
 
 CPU = torch.device("cpu")
@@ -67,9 +70,10 @@ def cell(method: str, **facts: Any) -> Cell:
     return CELL.model_copy(update={"method": method, **facts}).clean()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, of in METHODS.items() if name != "adapted" and not of.merged and not of.at]
-)
+WHOLE = [name for name, of in METHODS.items() if name != "adapted" and not (of.merged or of.at or of.of_texts)]
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_every_method_is_its_sum(top: Path, name: str) -> None:
     """Against the networks by hand, at strength 1/2; what was tuned gives its chat template."""
     sums = {
@@ -172,8 +176,44 @@ def test_refusals(top: Path, tmp_path: Path) -> None:
     shutil.copy(other / "t" / "pretrained" / "model.safetensors", other / "s" / "pretrained" / "model.safetensors")
     with pytest.raises(InputError, match=r"EFT needs the model that .*s/ft was tuned from, s, but .* other weights"):
         models_in(other).of(cell("eft"))
+    (other / "s" / "pretrained").rename(other / "moved")
+    with pytest.raises(InputError, match=r"EFT needs the model that .*s/ft was tuned from, s, which is not to be had"):
+        models_in(other).of(cell("eft"))
     assert models_in(other).of(cell("poe"))
     manifest = other / "s" / "prt" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"method": "ft", "alpha": None}))
     with pytest.raises(InputError, match=r"says method prt of .*s/prt, whose manifest says ft"):
         models_in(other).of(cell("prt"))
+
+
+def test_a_target_of_another_tokenizer_gets_what_was_tuned_as_text(
+    top: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(top, tmp_path / "other")
+    tokenizer = letters(text="".join(reversed(LETTERS)))
+    tokenizer.save_pretrained(other / "t" / "pretrained")
+    models = models_in(other)
+    for name, text in (("prt", "prt-text"), ("eft", "eft-text")):
+        assert models_in(top).fitting(cell(name)) == cell(name)
+        fitting = models.fitting(cell(name))
+        assert fitting == cell(text)
+        with pytest.raises(InputError, match=rf"t and s have different tokenizers, .* \({text}\): give them different"):
+            models.of(cell(name))
+        with pytest.raises(InputError, match=r"t and s have one tokenizer, so .* as text is .*: give them one"):
+            models_in(top).of(cell(text))
+        made = models.of(fitting)
+        assert isinstance(made, TextRewarded)
+        assert (made.method, made.strength, made.pretrained.name) == (name, 0.5, "s")
+        assert f"as text ({text}), with a third network, {other / 's' / 'pretrained'}" in capsys.readouterr().err
+    assert models.fitting(cell("poe")) == cell("poe")
+    with pytest.raises(InputError, match="t and s ft have different tokenizers"):
+        models.of(cell("poe"))
+    (other / "s" / "pretrained").rename(other / "moved")
+    with pytest.raises(InputError, match=r"PRT as text needs the model that .*s/prt was tuned from, s, which is not"):
+        models_in(other).of(cell("prt-text"))
+    words = Tokenizer(WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
+    words.decoder = decoders.WordPiece()
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(other / "t" / "pretrained")
+    shutil.copytree(top / "s" / "pretrained", other / "s" / "pretrained")
+    with pytest.raises(InputError, match=r"the tokens of t cannot be turned into bytes \(its decoder is WordPiece\)"):
+        models_in(other).of(cell("prt-text"))

@@ -2,12 +2,14 @@
 
 import copy
 import io
+import math
 from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers.cutting import END, TURN, byte_level, random_model, sentencepiece
+from helpers.harness import ARC, lines, read
 from helpers.letters import letters, put
 from transformers import TextStreamer
 
@@ -56,6 +58,38 @@ def test_strength_0_is_the_target_alone_among_what_the_source_can_say():
     answer = text.generate(PROMPT, max_new_tokens=1)
     logits = TARGET.model(torch.tensor([LLAMA3(PROMPT)["input_ids"]])).logits[0, -1, : len(LLAMA3)]
     assert answer in LLAMA3.batch_decode([[i] for i in logits.topk(12).indices.tolist()])
+
+
+def test_of_one_tokenizer_likelihoods_are_those_of_prt(monkeypatch):
+    target, reward, pretrained = (random_model(seed, letters()) for seed in (6, 30, 2))
+    texts = ["the cat", "the dog", "zzz"]
+    plain = Rewarded(target, reward, 0.5).composed
+    expected = []
+    for text in texts:
+        ids = letters()("what is " + text)["input_ids"]
+        with torch.no_grad():
+            logits = plain.model(torch.tensor([ids])).logits[0]
+        logits[:, plain.tokenizer.pad_token_id] = -math.inf  # a text says no control token
+        logs = logits.log_softmax(-1)[range(6, len(ids) - 1), ids[7:]]  # the space before is no longer the prompt's
+        expected.append(float(logs.sum()))
+    found = TextRewarded(target, reward, pretrained, 0.5).likelihoods("what is ", texts)
+    above = [value - exact for (value, _), exact in zip(found, expected, strict=True)]
+    assert all(0 <= each < 0.6 for each in above)  # shares of the candidates, not of all tokens
+    monkeypatch.setattr(text_decode, "MASS", 1.1)
+    found = TextRewarded(target, reward, pretrained, 0.5).likelihoods("what is ", texts)
+    assert [value for value, _ in found] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_likeliest_answer_is_known_as_such():
+    text = TextRewarded(TARGET, REWARD, PRETRAINED)
+    answer = text.generate(PROMPT, max_new_tokens=6)
+    others = [" and Ann 345.", " Tom", answer]
+    found = text.likelihoods(PROMPT, others)
+    assert [greedy for _, greedy in found] == [False, False, True]
+    assert all(-math.inf < value < 0 for value, _ in found)
+    assert [text.likelihoods(PROMPT, [each])[0] for each in others] == [
+        (pytest.approx(value, abs=1e-4), greedy) for value, greedy in found
+    ]
 
 
 def test_sampling_is_repeatable_and_ends_at_a_stop():
@@ -142,6 +176,24 @@ def test_a_reward_goes_on_a_target_of_another_tokenizer_with_its_source(folders,
     assert rewarded.generate(PROMPT, max_new_tokens=8) == expected
     with pytest.raises(InputError, match="have different ones"):
         next_tokens(rewarded, PROMPT, max_new_tokens=4)
+
+
+def test_a_benchmark_says_by_which_method_it_was_measured(folders, prt, tmp_path):
+    data, out = lines(tmp_path / "data", ARC), tmp_path / "out"
+    given = ["evaluate", "arc_easy", "--reward", folders / "reward", "--out", out, "--set", f"data={data}"]
+    code, said, complaint = prt(*given, "--target", folders / "target", "--strength", 0.5, "--device", "cpu")
+    assert code == 0, complaint
+    result, samples = read(out)
+    assert f"acc {result['metrics']['acc']:.4f}\n" in said
+    assert "put on as text (prt-text), with a third network" in complaint
+    assert {"method": "prt-text", "strength": 0.5, "alpha": 0.0, "seed": 0}.items() <= result["cell"].items()
+    found = TextRewarded(TARGET, REWARD, PRETRAINED, 0.5).likelihoods(samples[0]["prompt"], [" rain", " the sun"])
+    assert samples[0]["response"] == pytest.approx([value for value, _ in found], abs=1e-3)
+    (folders / "source").rename(folders / "moved")
+    code, _, complaint = prt(*given, "--target", folders / "target", "--device", "cpu")
+    assert code == 1 and "which is not to be had" in complaint
+    assert prt(*given, "--target", folders / "moved", "--device", "cpu")[0] == 0
+    assert read(out)[0]["cell"]["method"] == "prt"
 
 
 def test_the_source_must_be_there_and_be_the_right_one(folders):

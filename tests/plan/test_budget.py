@@ -76,6 +76,12 @@ def test_work_is_counted() -> None:
         for name in ("pretrained", "eft-of-llama-2-7b-ft-seed0")
     )
     assert 1.8 * alone.low < eft.low < 3 * alone.low  # 13 and 2 · 6.7 billions of parameters to 13
+    config = yaml.safe_load(PAPER.read_text()) | {"throughput": exact}
+    config["language"]["models"]["llama-2-13b"]["tokenizer"] = "another"
+    del config["language"]["table3"]  # shows no such target
+    other = Plan.of(config)
+    text = Budget(other).seconds[other.jobs.get("evaluate", "llama-2-13b/gsm8k/eft-text-of-llama-2-7b-ft-seed0")]
+    assert text.low > 10 * eft.low  # one prompt at a time
     jobs = plan.needed([])
     one, many = (budget.wall_hours(jobs, gpus, 8) for gpus in (1, 10_000))
     assert one.low >= budget.gpu_hours(jobs).low

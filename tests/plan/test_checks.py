@@ -107,6 +107,7 @@ table4: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
 table6: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
 """
 
+OTHER = {"spec": "a/b", "parameters": 1.0, "tokenizer": "other"}
 SPOKEN: list[tuple[str, Any, str]] = [
     ("benchmarks.gsm9k", {}, "unknown benchmark 'gsm9k': did you mean 'gsm8k'?"),
     ("benchmarks.problems.data", "embedded", "'data: embedded' of the benchmark problems is now called"),
@@ -118,6 +119,12 @@ SPOKEN: list[tuple[str, Any, str]] = [
     ("table4.panels.0.targets", ["mm"], "unknown language model 'mm'"),
     ("models.s", {"spec": "/nowhere", "parameters": 1}, "'s' is to be in /nowhere, where there is no config.json"),
     ("models.s.size", None, "language.models.s of the configuration needs either 'spec' and 'parameters'"),
+    ("models.m", OTHER | {"parameters": None}, "language.models.m of the configuration needs either 'spec' and"),
+    (
+        "models.m.tokenizer",
+        "other",
+        "models.m of the configuration is a miniature, whose tokenizer is pieces or threes",
+    ),
     ("lora", None, "table6 compares rewards tuned by LoRA, but the configuration has no 'lora'"),
     ("recipe.epoch", 1, "unknown key in language.recipe of the configuration 'epoch': did you mean 'epochs'?"),
     ("lora.recipe", {"lr": -1}, "language.lora.recipe of the configuration: 'lr' of a tuning recipe is -1"),

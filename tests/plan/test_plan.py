@@ -1,6 +1,7 @@
 """The plan: runs, cells and jobs of the demo and the paper, without Snakemake and in a second."""
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,11 @@ import yaml
 from helpers.pipeline import ROOT, counts, snakemake
 
 from prt.errors import InputError
-from prt.methods import METHODS
+from prt.methods import AS_TEXT, METHODS
 from prt.plan import Plan
 from prt.plan.checks import ALWAYS
 from prt.plan.jobs import Job, Jobs
+from prt.plan.printed import printed
 from prt.plan.rules import NONE, Rules
 
 Prt = Callable[..., tuple[int, str, str]]
@@ -48,6 +50,65 @@ def test_another_pretraining_begins_with_the_miniatures(demo: Plan) -> None:
     other = plan("demo", pretraining_seed=1)
     changed = {j.rule for key, j in demo.jobs.by_name.items() if j.fingerprint != other.jobs.by_name[key].fingerprint}
     assert changed == {"pretrain", "pretrain_language"}
+
+
+def test_a_target_of_another_tokenizer(demo: Plan) -> None:
+    """It has methods of their own, each with the pretrained source; models without a difference keep theirs."""
+    config = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    config["language"]["models"]["m-other"] = {"spec": "a/b", "parameters": 1.0, "tokenizer": "other"}
+    for item in ("figure4", "table4"):
+        of = config["language"]["bars"].get(item) or config["language"][item]
+        of["panels"] = [{"source": "s-poor", "targets": ["m-rich", "m-other"]}]
+    config["language"]["methods"] += ["ensemble"]
+    language, before = Plan.of(config).language, demo.language
+    assert language is not None and before is not None
+    rows = [row for row in language.rows("table4") if row.target == "m-other"]
+    assert {row.method for row in rows} == {"pretrained", "prt-text", "eft-text", "ft", "source_ft", "reward"}
+    assert not {row.method for row in language.rows() if row.target != "m-other"} & set(AS_TEXT.values())
+    text = Plan.of(config).jobs.get("evaluate", "m-other")
+    needs = {"models/s-poor/config.json", "tuned/s-poor"}
+    assert needs <= {need.removeprefix("results/demo/language/") for need in text.needs}
+    assert "  s-poor on m-other: as text, with three networks" in printed(Plan.of(config), ["table4"]).splitlines()
+    for key, value, sentence in (
+        (
+            "figure7",
+            config["language"]["table4"] | {"alphas": [0, 0.1]},
+            "figure7 shows a reward on models with its own",
+        ),
+        (
+            "table3",
+            config["language"]["table3"] | {"pairs": [["s-poor", "m-other"]]},
+            "table3 shows a reward on models",
+        ),
+        (
+            "benchmarks",
+            {"problems": {"task": "gsm8k", "generation": {"top_k": 2}}},
+            "'top_k': choose one of: do_sample",
+        ),
+    ):
+        changed = copy.deepcopy(config)
+        changed["language"][key] = changed["language"][key] | value if key == "benchmarks" else value
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            Plan.of(changed)
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "source", "targets"),
+    [
+        ("demo", "tokenizers", "s-poor", {"m-pieces", "m-threes"}),
+        ("paper", "llama_on_qwen", "llama-3.2-1b", {"qwen2.5-1.5b", "qwen2.5-7b"}),
+    ],
+)
+def test_experiments_with_other_tokenizers(below: str, above: str, source: str, targets: set[str]) -> None:
+    """On top of another experiment, in which they change nothing else."""
+    before, after = plan(below), Plan.read([ROOT / "config" / f"{name}.yaml" for name in (below, above)])
+    assert after.items.keys() - before.items.keys() == {"tokenizers"}
+    assert before.language is not None and after.language is not None
+    more = [cell for cell in after.language.cells() if cell not in before.language.cells()]
+    assert {(cell.source, cell.target) for cell in more if METHODS[cell.method].of_texts} == {
+        (source, t) for t in targets
+    }
+    assert all(cell in after.language.cells() for cell in before.language.cells())
 
 
 def test_few_and_many_jobs_make_the_same(demo: Plan) -> None:
@@ -168,11 +229,13 @@ def test_all_methods_are_planned(demo: Plan) -> None:
     assert demo.vision is not None
     assert demo.language is not None
     rows = [cell for dataset in demo.vision.prepared for cell in demo.vision.cells(dataset)]
-    assert {cell.method for cell in rows} == set(METHODS) - {
+    apart = {
         "instruct",
         "difference",
         "difference_chosen",
-    }  # shapes differ
+        *AS_TEXT.values(),
+    }  # shapes or tokenizers would have to differ
+    assert {cell.method for cell in rows} == set(METHODS) - apart
     assert {row.method for row in demo.language.rows()} == {*ALWAYS, *demo.language.config.methods}
     assert all(cell == cell.clean() for cell in [*rows, *demo.language.rows()])
     assert all(cell == cell.measured() for cell in demo.language.cells())

@@ -42,7 +42,7 @@ def pretrain_language(job: JobName, config: ConfigFile) -> None:
     model = plan.config.models[job]
     checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
     recipe, out = Recipe(**(model.recipe or {})), Path(of.makes[0]).parent
-    pretrain(str(model.size), str(model.corpus), recipe, plan.pretraining_seed, out, checkpoint)
+    pretrain(str(model.size), str(model.corpus), recipe, plan.pretraining_seed, out, checkpoint, model.tokenizer)
 
 
 def prepare_chats(job: JobName, config: ConfigFile) -> None:
@@ -114,7 +114,7 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
                 key = fixed.model_copy(update={"dataset": ""})
                 if key not in strengths:
                     strengths[key] = choose(
-                        lambda s, of=fixed: models.of(of.model_copy(update={"strength": s})),  # type: ignore[misc]
+                        lambda s, of=fixed: models.of(of.model_copy(update={"strength": s})),  # type: ignore[misc, arg-type]
                         plan.strengths,
                         read_manifest(Path(plan.top, "data")),
                         plan.max_length,

@@ -212,7 +212,8 @@ def evaluate(
     if len(cells) == 1:
         places = {PRETRAINED: target, SOURCE_PRETRAINED: base or manifests[0]["base"]["spec"]}
         with models_of(engine, lambda _, network: places.get(network, str(reward[0])), dtype, on) as models:
-            result = evaluate(models.of(cells[0]), benchmark, own, cell=cells[0], **options)
+            cell = models.fitting(cells[0])
+            result = evaluate(models.of(cell), benchmark, own, cell=cell, **options)
     else:
         loaded = [load_reward(folder, on, dtype, base, method) for folder in reward]
         parts = put_together(loaded, strengths)

@@ -10,10 +10,11 @@ from prt.errors import InputError
 from prt.figures.printed import beside
 from prt.figures.sheet import Group, Line, sheet
 from prt.figures.style import conditions, save, short, titles
-from prt.methods import METHODS
+from prt.methods import AS_TEXT, METHODS
 from prt.select import plain
 
 PLACE = ["dataset", "shots", "source", "target"]
+REWARDED = ("prt", AS_TEXT["prt"])
 MARKS = {"pretrained": "†", "source_ft": "‡"}
 FOOT = (
     "In %: mean ± standard deviation over seeds; below, the 95 % interval over seeds and examples. No better, in "
@@ -61,7 +62,7 @@ def select(summary: pd.DataFrame, comparison: pd.DataFrame, lora: bool) -> pd.Da
     """
     rows = plain(summary)
     rows = rows[rows["lora"].eq(lora) | ~rows["method"].map(lambda method: METHODS[method].seeded)]
-    prt = rows[rows["method"] == "prt"]
+    prt = rows[rows["method"].isin(REWARDED)]
     if prt.empty:
         kind = "with" if lora else "without"
         raise InputError(f"the summary has no PRT {kind} LoRA at alpha 0; tune such a reward and evaluate it.")
@@ -95,7 +96,7 @@ def figure(rows: pd.DataFrame) -> Figure:
                 known = of and pd.notna(of[0]["paper"])
                 above.append(_percent(of[0]["paper"], of[0]["paper_std"]) if known else "–")
                 below.append("")
-        seeds = int(here.loc[here["method"] == "prt", "seeds"].iloc[0])
+        seeds = int(here.loc[here["method"].isin(REWARDED), "seeds"].iloc[0])
         names = [title[place[:2]], *place[2:], str(seeds)]
         lines += [(names, above), (names, below)]
     return sheet(["benchmark", "source", "target", "seeds"], groups, lines, FOOT)

@@ -28,13 +28,14 @@ from prt.figures.style import (
     save,
     within,
 )
-from prt.methods import METHODS
+from prt.methods import AS_TEXT, METHODS
 from prt.select import headline, plain
 
 BARS = ("pretrained", "eft", "prt", "ft")
 POINTS = {"poe": "D", "difference": "s"}  # drawn beside the bars, where they were measured
 WIDTH = 0.165  # of a bar, where a group has 1
 SHADE = "#F0F0F0"
+PLACE = {text: plain for plain, text in AS_TEXT.items()}  # whose place a method takes on another tokenizer's target
 READ = "#D55E00"  # what was read off the paper's figures
 
 
@@ -87,12 +88,12 @@ def select(summary: pd.DataFrame, panels: list[Panel]) -> pd.DataFrame:
     shown = [table["source"].eq(panel["source"]) & table["target"].isin(groups(panel)) for panel in panels]
     rows = table[np.logical_or.reduce(shown)]
     last = bars(rows)
-    rows = rows[rows["method"].isin([*last, *POINTS, "source_ft"])]
+    rows = rows[rows["method"].replace(PLACE).isin([*last, *POINTS, "source_ft"])]
     if table.empty:
         raise InputError("the summary has no headline accuracies at alpha 0 and strength 1; evaluate some first.")
     for panel, condition in itertools.product(panels, conditions(table)):
         here = within(rows, panel["source"], condition)
-        present = set(zip(here["method"], here["target"], strict=True))
+        present = set(zip(here["method"].replace(PLACE), here["target"], strict=True))
         absent = [f"'{m}' on '{t}'" for m in last for t in groups(panel) if (m, t) not in present]
         if not here["method"].eq("source_ft").any():
             absent.append("'source_ft'")
@@ -119,7 +120,9 @@ def figure(rows: pd.DataFrame, panels: list[Panel]) -> Figure:
         _panel(axis, within(rows, panel["source"], condition), groups(panel))
     for axis in axes:  # once all are drawn: panels share their axis, and a limit stops it from growing
         axis.set_ylim(bottom=0)
-    handles: list[Artist] = [Patch(color=METHODS[method].colour, label=METHODS[method].label) for method in bars(rows)]
+    named = dict.fromkeys(m for bar in bars(rows) for m in (bar, AS_TEXT.get(bar, bar)))
+    shown = [method for method in named if rows["method"].eq(method).any()]
+    handles: list[Artist] = [Patch(color=METHODS[method].colour, label=METHODS[method].label) for method in shown]
     handles += [
         Line2D([], [], color=METHODS[name].colour, marker=marker, linestyle="none", label=METHODS[name].label)
         for name, marker in POINTS.items()
@@ -142,12 +145,12 @@ def _panel(axis: Axes, rows: pd.DataFrame, targets: list[str]) -> None:
     axis.axvspan(-0.5, 0.5, color=SHADE, linewidth=0, zorder=0)
     rows = rows[rows["target"].isin(targets)]
     for slot, method in enumerate([*bars(rows), *POINTS]):
-        of = rows[rows["method"] == method]
+        of = rows[rows["method"].replace(PLACE) == method]
         if of.empty:
             continue
         x, percent = places(of, targets) + (min(slot, 4) - 2) * WIDTH + 0.05 * (slot > 4), 100 * of["value"]
         if method not in POINTS:
-            axis.bar(x, percent, WIDTH, color=METHODS[method].colour)
+            axis.bar(x, percent, WIDTH, color=[METHODS[name].colour for name in of["method"]])
         else:
             axis.plot(x, percent, POINTS[method], color=METHODS[method].colour, markersize=2.6, zorder=3, clip_on=False)
         axis.errorbar(x, percent, interval(of), fmt="none", ecolor=INK, elinewidth=0.6)

@@ -4,7 +4,6 @@ A target of another tokenizer gets it as text, see :mod:`prt.language.text_decod
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from prt.language.models import Causal, load, shared_ids, vocabulary
 from prt.language.reward import base_of, load_tuned, read_manifest
 from prt.language.speculative import Speculative
 from prt.language.text_decode import TextRewarded
-from prt.methods import METHODS, SOURCE_PRETRAINED
+from prt.methods import AS_TEXT, METHODS, SOURCE_PRETRAINED
 
 TOP = 5  # tokens that are shown of a distribution, as in Figure 5
 BEFORE = 40  # characters of the text before a position that are shown
@@ -81,16 +80,12 @@ def put_on(
     try:
         shared_ids(vocabulary(on.tokenizer), vocabulary(reward.causal.tokenizer), (on.name, reward.causal.name))
     except InputError:
-        if len(rewards) > 1 or reward.method not in ("prt", "eft"):
+        if len(rewards) > 1 or reward.method not in AS_TEXT:
             raise
         place = base_of(reward.folder, reward.base)
         pretrained = reward.pretrained or load(place, model.dtype, model.device, reward.causal.name)
         across = TextRewarded(on, reward.causal, pretrained, combine.strengths_for(1, strengths)[0], reward.method)
-        print(
-            f"{on.name} and {reward.causal.name} have different tokenizers: the reward is put on as text "
-            f"({reward.method}-text), with a third network, {place}, which it was tuned from.",
-            file=sys.stderr,
-        )
+        across.announce(place)
         return across
     return Rewarded(on, rewards, strengths)
 

@@ -18,9 +18,11 @@ from prt.errors import InputError
 from prt.hub import origin
 from prt.language.harness import SEED, load, quiet, seed
 from prt.language.harness_model import Asked, InTransformers
+from prt.language.harness_text import AsText
 from prt.language.models import Causal
 from prt.language.tasks import allow, runs_answers
 from prt.language.tasks import settings as all_settings
+from prt.language.text_decode import TextRewarded
 from prt.reward import PACKAGE
 from prt.sandbox import programs
 
@@ -40,7 +42,7 @@ def ready(benchmark: str, settings: dict[str, Any], unsafe_code: bool) -> None:
 
 
 def evaluate(
-    causal: Causal | Asked,
+    causal: Causal | TextRewarded | Asked,
     benchmark: str,
     settings: dict[str, Any],
     *,
@@ -71,7 +73,11 @@ def evaluate(
         InputError: for an unknown benchmark or setting, data that are missing or in the wrong form, a missing chat
             template, a prompt that does not fit into the context, code without leave to run it, or without a sandbox.
     """
-    asked: Asked = InTransformers(causal) if isinstance(causal, Causal) else causal
+    asked: Asked
+    if isinstance(causal, TextRewarded):
+        asked = AsText(causal)
+    else:
+        asked = InTransformers(causal) if isinstance(causal, Causal) else causal
     allow(benchmark, settings, unsafe_code)
     facts = all_settings(benchmark, settings)
     if facts["chat_template"] and not asked.tokenizer.chat_template:

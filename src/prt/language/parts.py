@@ -14,9 +14,10 @@ from prt.errors import InputError, known
 from prt.language.chats import TEMPLATES, chat_template
 from prt.language.composed import compose
 from prt.language.merged import merged
-from prt.language.models import Causal, load
+from prt.language.models import Causal, load, shared_ids, vocabulary
 from prt.language.reward import load_tuned, read_manifest, weights_hash
-from prt.methods import REWARDS, Network, method
+from prt.language.text_decode import TextRewarded
+from prt.methods import AS_TEXT, REWARDS, SOURCE_PRETRAINED, Method, Network, method
 
 PUBLISHED = ("pretrained", "instruct")  # networks that were not tuned here
 
@@ -38,17 +39,30 @@ class Models:
         self._tuned = cache(lambda folder, base: load_tuned(Path(folder), dtype, device, base))
         self._hash = cache(weights_hash)
 
-    def of(self, cell: Cell) -> Causal:
+    def fitting(self, cell: Cell) -> Cell:
+        """The cell, with its method as text where the target has another tokenizer than what is put on it.
+
+        Raises:
+            InputError: as :meth:`of`.
+        """
+        if cell.method not in AS_TEXT or self._alike(cell, method(cell.method)):
+            return cell
+        return cell.model_copy(update={"method": AS_TEXT[cell.method]})
+
+    def of(self, cell: Cell) -> Causal | TextRewarded:
         """The model that a cell measures: its method's sum of networks.
 
         Raises:
             InputError: if the method is unknown or the cell lacks a strength that it needs, a network is missing or
-                damaged, what was tuned is not what the cell says, or the tokenizers differ.
+                damaged, what was tuned is not what the cell says, or the tokenizers differ; of a method as text, if
+                they do not, or their tokens cannot be turned into bytes.
         """
+        if (whole := method(cell.method)).of_texts:
+            return self._as_text(cell, whole)
         base, added, template = self._sum(cell)
         if not added:
             return base
-        put_on = merged if method(cell.method).merged else compose
+        put_on = merged if whole.merged else compose
         made = put_on(base, added, cell.method)
         tokenizer = copy.deepcopy(made.tokenizer)
         tokenizer.chat_template = template
@@ -57,14 +71,41 @@ class Models:
     def _sum(self, cell: Cell) -> tuple[Any, list[tuple[Any, float]], str | None]:
         """A cell's base, what is added to it with its weights, and the chat template of the sum."""
         whole = method(cell.method)
-        if whole.added and cell.strength is None:
-            raise InputError(f"the cell {cell} has no strength, which its method needs; give it.")
+        if whole.of_texts:
+            raise InputError(f"{whole.label} runs in transformers alone; leave out the engine.")
+        strength = _strength(cell) if whole.added else 0.0
+        if cell.method in AS_TEXT and not self._alike(cell, whole):
+            raise InputError(
+                f"{cell.target} and {cell.source} have different tokenizers, between which {whole.label} goes as text "
+                f"({AS_TEXT[cell.method]}): give them different names as their `tokenizer` in the configuration."
+            )
         base, *added = (self._network(cell, network) for network in whole.networks)
-        weights = [sign * (cell.strength or 0.0) for sign, _ in whole.added]
+        weights = [sign * strength for sign, _ in whole.added]
         # What was tuned knows the template that it was tuned in; the target's own, if any, is another's.
         pairs = zip(whole.networks, (base, *added), strict=True)
         tuned = next((part for network, part in pairs if network.model not in PUBLISHED), base)
         return base, list(zip(added, weights, strict=True)), tuned.tokenizer.chat_template
+
+    def _alike(self, cell: Cell, whole: Method) -> bool:
+        """Whether the target and what was tuned have one tokenizer."""
+        target, tuned = (vocabulary(self._network(cell, network).tokenizer) for network in whole.networks[:2])
+        try:
+            shared_ids(target, tuned, (cell.target, str(cell.source)))
+        except InputError:
+            return False
+        return True
+
+    def _as_text(self, cell: Cell, whole: Method) -> TextRewarded:
+        plain = next(name for name, text in AS_TEXT.items() if text == cell.method)
+        if self._alike(cell, whole):
+            raise InputError(
+                f"{cell.target} and {cell.source} have one tokenizer, so {whole.label} is {method(plain).label}: "
+                "give them one name as their `tokenizer` in the configuration, or none."
+            )
+        target, tuned, pretrained = (self._network(cell, network) for network in whole.networks)
+        made = TextRewarded(target, tuned, pretrained, _strength(cell), plain)
+        made.announce(self._folder(cell, SOURCE_PRETRAINED))
+        return made
 
     def _network(self, cell: Cell, network: Network) -> Any:
         if network.model not in PUBLISHED:
@@ -104,8 +145,16 @@ class Models:
         if base not in method(cell.method).networks:
             return
         spec = self._folder(cell, base)
-        if self._hash(spec) != manifest["base"]["weights_sha256"]:
-            raise InputError(
-                f"{method(cell.method).label} needs the model that {folder} was tuned from, "
-                f"{manifest['base']['name']}, but {spec} has other weights; name that model."
-            )
+        needs = f"{method(cell.method).label} needs the model that {folder} was tuned from, {manifest['base']['name']}"
+        try:
+            there = self._hash(spec)
+        except InputError as error:
+            raise InputError(f"{needs}, which is not to be had ({str(error).rstrip('.')}).") from None
+        if there != manifest["base"]["weights_sha256"]:
+            raise InputError(f"{needs}, but {spec} has other weights; name that model.")
+
+
+def _strength(cell: Cell) -> float:
+    if cell.strength is None:
+        raise InputError(f"the cell {cell} has no strength, which its method needs; give it.")
+    return cell.strength

@@ -29,6 +29,7 @@ from prt.language.tree import Path, Tree
 # Under the pretrained probability of a token, given those before it, where the tuned source gives it less, too: what
 # neither finds likely gains nothing, as the ratio is noise. Not for one token of the source's own, which is PRT.
 FLOOR = 1e-3
+DEEPEST = 5  # times that LEAST is multiplied with itself to find a given token
 LEAST = 1e-4  # share of P(t) below which a way to go on from t is not followed
 # For what it does to the target's cut, a next token is looked at if it is as probable as this, under either head, and
 # among so many likeliest.
@@ -73,8 +74,13 @@ class Prefixes:
         self.otherwise: set[int] = set()
         self._measured: dict[int, Measured] = {}
 
-    def gains(self, tokens: Sequence[int]) -> Tensor:
-        """Ψ(t + u) − Ψ(t) of the target's tokens u, (n,), float64; −inf where the source has no way to say it so."""
+    def gains(self, tokens: Sequence[int], exact: int | None = None) -> Tensor:
+        """Ψ(t + u) − Ψ(t) of the target's tokens u, (n,), float64; −inf where the source has no way to say it so.
+
+        ``exact``: one of them, which is measured however improbable it is.
+        """
+        if exact is not None:
+            self._measured[exact] = self._exactly(exact)
         logs = self.logs(tokens) - self.now.total[:, None]
         theta, pt = logs
         plain = torch.tensor([self._measured[token].plain for token in tokens], dtype=torch.bool)
@@ -85,7 +91,8 @@ class Prefixes:
     def logs(self, tokens: Sequence[int]) -> Tensor:
         """log P_θ(t + u) and log P_pt(t + u) of the target's tokens u, (2, n), float64."""
         limit = self.now.total + self._least
-        self._measured |= dict(zip(tokens, self._measure(tokens, limit), strict=True))
+        new = [token for token in tokens if token not in self._measured]
+        self._measured |= dict(zip(new, self._measure(new, limit), strict=True))
         return torch.stack([self._measured[token].total for token in tokens], dim=1)
 
     def suggested(self, top: int) -> set[int]:
@@ -98,6 +105,10 @@ class Prefixes:
         ids = self.other.ids
         ways = [way for ways in self.other.cuts(texts) for way in ways]
         return {way[len(ids)] for way in ways if way[: len(ids)] == ids and len(way) > len(ids)}
+
+    def forget(self) -> None:
+        """Measure anew what could come next: the target's answer is held against another cut."""
+        self._measured = {}
 
     def take(self, token: int) -> None:
         """Go on with a token of the target's."""
@@ -133,6 +144,16 @@ class Prefixes:
             self._ended(paths[n]) if ends[n] else self._summed(texts[n], token, paths[n], beyond[n])
             for n, token in enumerate(tokens)
         ]
+
+    def _exactly(self, token: int) -> Measured:
+        """A beginning, each way to it that has ``LEAST`` of its own probability followed."""
+        limit = self.now.total
+        for _ in range(DEEPEST):
+            limit = limit + self._least
+            (found,) = self._measure([token], limit)
+            if found.read and bool(found.total.isfinite().all()):
+                return self._measure([token], torch.minimum(limit, found.total + self._least))[0]
+        return found
 
     def _starts(self, text: bytes) -> list[int]:
         """Places from which some token of the source goes beyond the end of a text."""

@@ -1,5 +1,6 @@
 """Prompts as a model reads them: a text to go on from, or what a user says in a chat template."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, tensor
@@ -9,28 +10,32 @@ from prt.language.models import Causal
 
 ANSWER = "An answer"
 
+Turns = Sequence[Mapping[str, str]]  # a conversation, each turn with its role and its content
 
-def encode(causal: Causal, prompt: str, max_new_tokens: int, template: str | None = None) -> tuple[Tensor, str]:
+
+def encode(causal: Causal, prompt: str | Turns, max_new_tokens: int, template: str | None = None) -> tuple[Tensor, str]:
     """Token ids (1, positions) of a prompt that ``max_new_tokens`` more are to follow, and the text that they are of.
 
     Args:
+        prompt: a text; in a chat template also a conversation, of which a last turn of the assistant is gone on with.
         template: the prompt is what a user says, in this chat template.
 
     Raises:
         InputError: if the prompt is empty or no text, the template fails, or the context is too short.
     """
-    tokenizer, text = causal.tokenizer, prompt
+    tokenizer = causal.tokenizer
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+    text = said = "".join(turn["content"] for turn in turns)
     try:
-        prompt.encode()
+        said.encode()
     except UnicodeEncodeError:
         raise InputError("the prompt is no text in UTF-8; turn it into that.") from None
     if template is None:
         ids = tokenizer(text)["input_ids"]
     else:
-        turns = [{"role": "user", "content": prompt}]
-        text = _filled(causal, turns, template, add_generation_prompt=True)
+        text = filled(causal, turns, template)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not prompt.strip() or not ids:
+    if not said.strip() or not ids:
         raise InputError("the prompt is empty; write what the model shall go on from.")
     if max_new_tokens < 1:
         raise InputError(f"{max_new_tokens} new tokens were asked for, but it must be 1 or more.")
@@ -65,9 +70,21 @@ def ends(causal: Causal, template: str | None = None) -> set[int]:
     return found
 
 
-def _filled(causal: Causal, turns: list[dict[str, str]], template: str, **options: Any) -> str:
+def filled(causal: Causal, turns: Turns, template: str | None = None) -> str:
+    """A conversation that the assistant goes on with, in this chat template or the model's own.
+
+    Raises:
+        InputError: if the template fails.
+    """
+    goes_on = turns[-1]["role"] == "assistant"
+    return _filled(causal, turns, template, add_generation_prompt=not goes_on, continue_final_message=goes_on)
+
+
+def _filled(causal: Causal, turns: Turns, template: str | None, **options: Any) -> str:
     try:
-        text = causal.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **options)
+        text = causal.tokenizer.apply_chat_template(
+            [dict(turn) for turn in turns], chat_template=template, tokenize=False, **options
+        )
     except Exception as error:  # it is a program, and may do anything wrong
         raise InputError(
             f"the chat template of {causal.name} refuses the prompt ({first_line(error)}); write it as the model knows "

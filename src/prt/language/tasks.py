@@ -41,6 +41,8 @@ TYPES: dict[str, Any] = {
     "generation": {"type": "object"},
     "headline": {"type": "string"},
 }
+# How answers can be drawn from a target of another tokenizer than the reward's.
+ACROSS = {"until", "max_gen_toks", "do_sample", "temperature"}
 # JSON's 2.0 is a whole number, Python's is not.
 WHOLE = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
 Strict = extend(Draft202012Validator, type_checker=WHOLE)

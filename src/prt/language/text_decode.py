@@ -4,6 +4,7 @@ A target's token u after the tokens t gets log π̃(u | t) + s·(Ψ(t + u) − �
 target's vocabulary, only the likeliest tokens are candidates, and what the tuned source would say in their place.
 """
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -15,8 +16,10 @@ from prt.errors import InputError
 from prt.language import prompts
 from prt.language.models import Causal
 from prt.language.prefix import Prefixes
+from prt.language.prompts import Turns
 from prt.language.text import Answer, Texts
 from prt.language.tree import Costs, Tree
+from prt.methods import AS_TEXT
 
 # Candidates: the target's likeliest tokens, until their mass passes this bound, at least and at most so many.
 MASS, FEWEST, MOST = 0.99, 8, 50
@@ -40,13 +43,22 @@ class TextRewarded:
         combine.check_strength(strength)
         self.target, self.tuned, self.pretrained = target, tuned, pretrained
         self.strength, self.method = strength, method
+        self.name = f"{target.name} ({AS_TEXT[method]}: {strength:+g} {tuned.name})"
         self.costs = Costs(), Costs()  # of the target and the source, in the last answer
         self.tokens = 0  # of the last answer, its end included
         self._texts = [Texts(causal.name, causal.tokenizer) for causal in (target, tuned)]
 
+    def announce(self, place: str) -> None:
+        """Say on standard error what is done in place of a sum over tokens; ``place``: of the pretrained source."""
+        print(
+            f"{self.target.name} and {self.tuned.name} have different tokenizers: what was tuned is put on as text "
+            f"({AS_TEXT[self.method]}), with a third network, {place}, which it was tuned from.",
+            file=sys.stderr,
+        )
+
     def generate(
         self,
-        prompt: str,
+        prompt: str | Turns,
         *,
         max_new_tokens: int = 256,
         temperature: float = 0.0,
@@ -60,8 +72,8 @@ class TextRewarded:
             max_new_tokens: of the target.
             temperature: 0 takes the likeliest candidate, above it samples from the candidates.
             stop: texts at which it ends; the one found is part of the result.
-            chat: the prompt is what a user says. The source reads it in the template that it was tuned with, the target
-                in its own, if it has one.
+            chat: the prompt is what a user says, or a conversation. The source reads it in the template that it was
+                tuned with, the target in its own, if it has one.
             streamer: is given every token of the target as it comes.
 
         Raises:
@@ -93,6 +105,50 @@ class TextRewarded:
             streamer.end()
         return answer.text.decode(errors="replace")
 
+    def likelihoods(
+        self, prompt: str | Turns, continuations: Sequence[str], *, chat: bool = False
+    ) -> list[tuple[float, bool]]:
+        """The log-probability of each continuation of a prompt, and whether each of its tokens is the likeliest.
+
+        As where answers are sampled, a token has its share of the candidates, of which it is one, however improbable.
+        Spaces at a prompt's end belong to the continuation.
+
+        Raises:
+            InputError: as :meth:`generate`; for a continuation whose first token begins in the prompt.
+        """
+        spaces = ""
+        if isinstance(prompt, str) and not chat:
+            spaces, prompt = prompt[len(prompt.rstrip()) :], prompt.rstrip()
+        (target, answer), (source, own) = (
+            self._begun(n, prompt, 1, template) for n, template in enumerate(self._templates(chat))
+        )
+        self.costs, self.tokens = (target.costs, source.costs), 0
+        found = []
+        for continuation in continuations:
+            for tree, empty in ((target, answer), (source, own)):
+                tree.keep(())
+                empty.become(b"", ())
+            found.append(self._likelihood(target, Prefixes(source, own, answer), spaces + continuation))
+        return found
+
+    def _likelihood(self, target: Tree, prefixes: Prefixes, text: str) -> tuple[float, bool]:
+        ways = prefixes.other.cuts([text.encode()])[0]
+        if not ways:
+            raise InputError(
+                f"{self.target.name} has a token that begins in the prompt and ends in its continuation {text!r}; end "
+                "the prompt where a word ends."
+            )
+        total, greedy = 0.0, True
+        target.read(ways[:1])
+        for token in ways[0]:
+            candidates, scores = self._scored(target, prefixes, token)
+            mine, best = scores[candidates.index(token)], scores.max()
+            total += float(mine - scores.logsumexp(0))
+            greedy = greedy and bool(mine == best)
+            prefixes.take(token)
+        self.tokens += len(ways[0])
+        return total, greedy
+
     def _templates(self, chat: bool) -> list[str | None]:
         """The chat templates of target and source."""
         if not chat:
@@ -105,7 +161,7 @@ class TextRewarded:
             )
         return [target, source]
 
-    def _begun(self, n: int, prompt: str, max_new_tokens: int, template: str | None) -> tuple[Tree, Answer]:
+    def _begun(self, n: int, prompt: str | Turns, max_new_tokens: int, template: str | None) -> tuple[Tree, Answer]:
         """The networks of the target (0) or the source (1) after their prompt, and the empty answer."""
         networks = ([self.target], [self.tuned, self.pretrained])[n]
         ids, text = prompts.encode(networks[0], prompt, max_new_tokens, template)
@@ -120,17 +176,13 @@ class TextRewarded:
 
     def _next(self, target: Tree, prefixes: Prefixes, temperature: float) -> int:
         answer = prefixes.other
-        logs = target.logs(answer.ids)[0]
-        candidates = self._candidates(logs, prefixes)
-        gains = prefixes.gains(candidates)
-        if more := sorted(prefixes.otherwise.difference(candidates)):
-            candidates, gains = candidates + more, torch.cat([gains, prefixes.gains(more)])
-        if bool(gains.isneginf().all()):  # the answer so far is not how its tokenizer would write it
+        candidates, total = self._scored(target, prefixes)
+        if bool(total.isneginf().all()):  # the answer so far is not how its tokenizer would write it
             answer.forgive()
-            gains = prefixes.gains(candidates)
-        if bool(gains.isneginf().all()):  # nor can the source say anything that the target can
+            prefixes.forget()
+            candidates, total = self._scored(target, prefixes)
+        if bool(total.isneginf().all()):  # nor can the source say anything that the target can
             return min(answer.ends)
-        total = logs[candidates].double() + self.strength * gains
         if temperature == 0:
             return candidates[int(total.argmax())]
         scores = total / temperature
@@ -141,13 +193,24 @@ class TextRewarded:
             )
         return candidates[int(torch.multinomial(scores.softmax(0), 1))]
 
-    def _candidates(self, logs: Tensor, prefixes: Prefixes) -> list[int]:
+    def _scored(self, target: Tree, prefixes: Prefixes, token: int | None = None) -> tuple[list[int], Tensor]:
+        """The candidates, ``token`` among them, and log π̃ and what each gains, (n,), float64."""
+        logs = target.logs(prefixes.other.ids)[0]
+        given = set() if token is None else {token}
+        candidates = sorted(self._candidates(logs, prefixes) | given)
+        gains = prefixes.gains(candidates, token)
+        if more := sorted(prefixes.otherwise.difference(candidates)):
+            candidates, gains = candidates + more, torch.cat([gains, prefixes.gains(more)])
+        scores = logs[candidates].double() + self.strength * gains
+        return candidates, scores.masked_fill(gains.isneginf(), -torch.inf)  # also at strength 0
+
+    def _candidates(self, logs: Tensor, prefixes: Prefixes) -> set[int]:
         best = logs.topk(min(MOST, len(logs)))
         before = best.values.exp().cumsum(0) - best.values.exp()
         count = max(int((before < MASS).sum()), FEWEST)
         answer = prefixes.other
         found = {i for i in best.indices[:count].tolist() if answer.texts.bytes[i]} | answer.ends
-        return sorted(found | prefixes.suggested(SUGGESTED))
+        return found | prefixes.suggested(SUGGESTED)
 
 
 def _alone(logits: list[Tensor]) -> Tensor:

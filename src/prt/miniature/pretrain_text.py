@@ -8,7 +8,7 @@ from shutil import copyfile
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prt.atomic import remove, replacing, scratch, write_json
 from prt.errors import known
@@ -24,14 +24,14 @@ LENGTH = 64
 POSITIONS = 2048
 
 
-def architecture(size: str) -> LlamaConfig:
-    """The configuration of a size: a Llama with tied embeddings.
+def architecture(size: str, kind: str | None = None) -> LlamaConfig:
+    """The configuration of a size: a Llama with tied embeddings, over the tokens of a kind.
 
     Raises:
         InputError: if ``size`` is not among SIZES.
     """
     known(size, SIZES, "size")
-    width, words = SIZES[size], tokenizer()
+    width, words = SIZES[size], tokenizer(kind)
     return LlamaConfig(
         vocab_size=len(words),
         hidden_size=width,
@@ -47,7 +47,9 @@ def architecture(size: str) -> LlamaConfig:
     )
 
 
-def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, checkpoint: Path) -> None:
+def pretrain(
+    size: str, corpus: str, recipe: Recipe, seed: int, out: Path, checkpoint: Path, kind: str | None = None
+) -> None:
     """Train a language model on a corpus and write it to the folder ``out``.
 
     Args:
@@ -58,18 +60,19 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
         out: gets model.safetensors, the tokenizer, origin.json (what it was made of) and, last, config.json: a folder
             with the latter is whole.
         checkpoint: a file to resume from, removed at the end.
+        kind: of its tokenizer, a key of ``prt.miniature.tokenizers.TOKENIZERS``.
 
     Raises:
         InputError: on unknown names, or where the files cannot be written.
     """
     known(corpus, CORPORA, "corpus")
-    config, texts = architecture(size), CORPORA[corpus]
+    config, texts = architecture(size, kind), CORPORA[corpus]
     torch.manual_seed(seed)
     network = LlamaForCausalLM(config)
 
     def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step in count(start):
-            yield batch(texts, recipe.batch, LENGTH, seed, step)
+            yield batch(texts, recipe.batch, LENGTH, seed, step, kind)
 
     def loss(rows: tuple[Tensor, Tensor]) -> Tensor:
         ids, positions = rows
@@ -77,7 +80,7 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
         logits = network(input_ids=ids[:, :-1], position_ids=positions[:, :-1], use_cache=False).logits
         return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
-    words = vocabulary(tokenizer()).sha256
+    words = vocabulary(tokenizer(kind)).sha256
     origin = {"size": size, "corpus": {corpus: texts}, "vocabulary": words, "recipe": recipe.model_dump(), "seed": seed}
     fit(
         network.model,  # every parameter: the output layer is its embedding
@@ -88,17 +91,17 @@ def pretrain(size: str, corpus: str, recipe: Recipe, seed: int, out: Path, check
         checkpoint=checkpoint,
         identity=origin | {"config": config.to_dict()},
     )
-    _save(out, network.eval(), origin)
+    _save(out, network.eval(), tokenizer(kind), origin)
     remove(checkpoint)
 
 
-def _save(out: Path, network: LlamaForCausalLM, origin: dict[str, object]) -> None:
+def _save(out: Path, network: LlamaForCausalLM, words: PreTrainedTokenizerFast, origin: dict[str, object]) -> None:
     """Every file whole or not at all, config.json last."""
     remove(out / "config.json")
     write_json(out / "origin.json", origin)
     with scratch("pretrain") as aside:
         network.save_pretrained(aside)
-        tokenizer().save_pretrained(aside)
+        words.save_pretrained(aside)
         for file in sorted(aside.iterdir(), key=lambda file: file.name == "config.json"):
             with replacing(out / file.name) as part:
                 copyfile(file, part)

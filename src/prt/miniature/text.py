@@ -1,4 +1,4 @@
-"""Pretraining corpora of generated text, and the one tokenizer of the miniature language models."""
+"""Pretraining corpora of generated text, in the tokens of the miniature language models."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -7,7 +7,6 @@ from random import Random
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -26,10 +25,9 @@ from prt.miniature.tasks import (
     problems,
     request,
 )
+from prt.miniature.tokenizers import END, PAD, TOKENIZERS, UNKNOWN
 
-VOCABULARY = 384
 SAMPLE = 20_000
-END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
 
 
 def _pair(random: Random) -> tuple[int, int]:
@@ -185,48 +183,32 @@ def documents(corpus: Corpus, random: Random) -> Iterator[str]:
 
 
 @cache
-def tokenizer() -> PreTrainedTokenizerFast:
-    """The family's tokenizer: a BPE on a fixed sample of both corpora, with every printable ASCII character.
-
-    Words and numbers take the space before them along; a number up to 20 is one token.
-    """
+def tokenizer(kind: str | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer of :mod:`prt.miniature.tokenizers`, None the family's own, on a fixed sample of both corpora."""
     sample = [
         text
         for name, corpus in CORPORA.items()
         for text in islice(documents(corpus, Random(f"tokenizer {name}")), SAMPLE // len(CORPORA))
     ]
-    bpe = Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
-    pattern = Regex(r"<\|[a-z]+\|>| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(pattern, "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    # ByteLevel writes the space and the new line as the letters 256 above them, the other characters as they are.
-    alphabet = [chr(code) for code in range(33, 127)] + [chr(256 + ord(" ")), chr(256 + ord("\n"))]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, initial_alphabet=alphabet, special_tokens=[END, PAD, UNKNOWN], show_progress=False
-    )
-    bpe.train_from_iterator(sample, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
+        tokenizer_object=TOKENIZERS[kind](sample),
         eos_token=END,
         pad_token=PAD,
-        unk_token=UNKNOWN,
+        unk_token=UNKNOWN if kind is None else None,
         clean_up_tokenization_spaces=False,
     )
 
 
-def batch(corpus: Corpus, rows: int, length: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of iteration ``step``, a pure function of its arguments.
+def batch(
+    corpus: Corpus, rows: int, length: int, seed: int, step: int, kind: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """The batch of iteration ``step`` in the tokens of a ``kind``, a pure function of its arguments.
 
     Returns:
         Token ids, int64, rows × length: one stream of documents, each closed by the end token. And every token's
         position in its document, of the same shape.
     """
-    encoder = tokenizer()
+    encoder = tokenizer(kind)
     ids: list[int] = []
     positions: list[int] = []
     for text in documents(corpus, Random(f"{seed} {step}")):

@@ -24,6 +24,7 @@ from prt.plan.vision import VisionPlan
 BACKWARD = 3  # forward and backward, in forward passes
 MEASURING = {"measure_training": Range(300, 1800), "measure_inference": Range(600, 3600)}  # seconds, by experience
 MEASURING |= {"measure_decoding": Range(900, 5400), "next_tokens": Range(30, 300)}
+TREE = 17  # positions that a source reads for a token of another tokenizer (docs/tokenizers.md)
 SMALL = Range(5, 300)  # the same of miniatures and stand-ins, on a CPU: most of it is torch.compile
 
 
@@ -123,8 +124,11 @@ class Budget:
         of, sizes = benchmark(self.plan, cell.dataset), self.networks(cell)
         read = of["questions"] * of["prompt"] * of.get("options", 1)
         written = Range(*of.get("answer", (0, 0)))
-        flop = (Range(read, read) + written * of["questions"]) * (2e9 * sum(sizes))
         batch = self.plan.language.config.benchmarks[cell.dataset].get("batch", 16)
+        after = written * sum(sizes)
+        if METHODS[cell.method].of_texts:
+            batch, after = 1, written * (sizes[0] + TREE * sum(sizes[1:]))
+        flop = (Range(read, read) * sum(sizes) + after * of["questions"]) * 2e9
         steps = written * ceil(of["questions"] / batch)
         moved = (steps * (2 * sum(sizes))).over(self.rates.decoding)
         launched = (steps * len(sizes)).over(self.rates.step) if sum(sizes) else Range()

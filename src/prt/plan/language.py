@@ -66,6 +66,8 @@ class LanguagePlan(Texts):
         """Whether a pair has a row of a method."""
         if method == "instruct" and self.config.models[target].instruct is None:
             return False
+        if METHODS[method].transfers and self.config.across(source, target):
+            return METHODS[method].of_texts
         if method == "ft" and target == source:
             return True
         if METHODS[method].merged and not self.alike(source, target):
@@ -290,7 +292,7 @@ class LanguagePlan(Texts):
             needs += [f"{self.top}/data/manifest.json"] if choosing else []
             target = self.config.models[of[0].target]
             billions = (target.parameters or 0.0) + max(self._added(cell) for cell in of)
-            slow = sum(settings(cell.dataset, self.config.benchmarks[cell.dataset])["minutes"] for cell in of)
+            slow = sum(self._minutes(cell) for cell in of)
             about = [
                 sorted(paths),
                 {benchmark: self.benchmark_settings(benchmark) for benchmark in benchmarks},
@@ -306,6 +308,11 @@ class LanguagePlan(Texts):
     def _engine(self) -> list[str]:
         """What measures, where it is not the default: results are the same, but for rounding."""
         return [] if self.config.engine == "transformers" else [self.config.engine]
+
+    def _minutes(self, cell: Cell) -> int:
+        """Minutes that a cell may take for every billion of parameters; as text, its prompts are asked one by one."""
+        own = settings(cell.dataset, self.config.benchmarks[cell.dataset])
+        return int(own["minutes"] * (own["batch"] if METHODS[cell.method].of_texts else 1))
 
     def _added(self, cell: Cell) -> float:
         """Billions of parameters that a cell puts on its target: each network of the source."""

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from prt.methods import METHODS
 from prt.plan import Plan
-from prt.plan.jobs import Job
+from prt.plan.jobs import Job, unique
 
 
 def printed(plan: Plan, names: list[str], every_job: bool = False) -> str:
@@ -55,6 +56,8 @@ def _runs_and_cells(plan: Plan, made: set[str]) -> list[str]:
         measured = [cell for cell in language.cells() if language.evaluated(cell) in made]
         lines.append(f"language: {len(tuned)} runs, {len(measured)} cells")
         lines += _listed(f"{run.model} {run.name}" for run in tuned)
+        texts = unique((c.source, c.target) for c in measured if METHODS[c.method].of_texts)
+        lines += [f"  {source} on {target}: as text, with three networks" for source, target in texts]
     return lines
 
 

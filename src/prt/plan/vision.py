@@ -103,7 +103,7 @@ class VisionPlan(Places):
             sizes, models = [item.shots], ON_NOISE
         else:
             sizes, models = list(self.config.datasets[dataset].shots), TUNED
-        methods = [name for name, of in METHODS.items() if all(network.model in models for network in of.networks)]
+        methods = [n for n, of in METHODS.items() if not of.of_texts and all(x.model in models for x in of.networks)]
         if dataset == self.noisy:
             methods = [name for name in methods if not METHODS[name].at]
         return unique(
