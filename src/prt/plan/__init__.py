@@ -21,7 +21,7 @@ PAPER, BARS = (Path(__file__).parents[3] / "config" / "published" / f"{name}.csv
 
 # Items that the paper does not have, as the report's reader knows them.
 OTHERS = {"ledger": "Zero-shot ledger", "beside": "Paper beside ours", "strength": "Strength"}
-OTHERS |= {"tokenizers": "Other tokenizers"}
+OTHERS |= {"together": "Two rewards", "tokenizers": "Other tokenizers"}
 
 
 @dataclass(frozen=True)
