@@ -14,8 +14,9 @@ from prt.errors import InputError, known
 from prt.language import is_missing
 from prt.language.recipe import Lora
 from prt.language.recipe import Recipe as LanguageRecipe
-from prt.language.tasks import ACROSS, allow
+from prt.language.tasks import allow
 from prt.methods import METHODS
+from prt.plan.tokenizers import check_tokenizers
 from prt.recipe import Recipe, Referring, Settings
 from prt.vision.catalogue import NAMES
 from prt.vision.names import check_spec
@@ -330,35 +331,9 @@ def _check_language(language: Language) -> None:
                 f"the language model '{name}' is to be in {model.spec}, where there is no config.json; name a "
                 "folder that a model was saved to, or one on the Hugging Face hub as OWNER/NAME."
             )
-    _check_tokenizers(language)
+    check_tokenizers(language)
     if language.table6 is not None and language.lora is None:
         raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
-
-
-def _check_tokenizers(language: Language) -> None:
-    """Refuse what cannot be measured, or not shown, of a target of another tokenizer."""
-    single = [(str(name), item.source, item.target) for name, item in language.next_tokens.items()]
-    single += [("table3", source, target) for source, target in (language.table3.pairs if language.table3 else [])]
-    for name, item in language.transfers.items():
-        pairs = [(panel.source, target) for panel in item.panels for target in panel.models]
-        if name == "figure7":
-            single += [(name, source, target) for source, target in pairs]
-        if any(language.across(*pair) for pair in pairs):
-            for benchmark in item.benchmarks:
-                for key in language.benchmarks[benchmark].get("generation", {}):
-                    known(key, ACROSS, f"key of the generation of {benchmark} for a target of another tokenizer,")
-    pairs = [(panel.source, t) for item in language.transfers.values() for panel in item.panels for t in panel.models]
-    if language.engine != "transformers" and any(language.across(*pair) for pair in pairs):
-        raise InputError(
-            f"{language.engine} runs no target of another tokenizer; leave out `engine`, or measure them in a "
-            "configuration of their own."
-        )
-    for name, source, target in single:
-        if language.across(source, target):
-            raise InputError(
-                f"{name} shows a reward on models with its own tokenizer, but {source} and {target} are said to have "
-                "different ones; take another target, or correct `tokenizer`."
-            )
 
 
 def _sentence(error: ValidationError) -> str:
