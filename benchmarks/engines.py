@@ -12,11 +12,9 @@ os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,46 +95,48 @@ def continuous(folder: Path, prompts: list[list[int]]) -> Callable[[list[int]], 
     return run
 
 
+def measure(name: str, repeats: int) -> None:
+    """Print the rows of one size."""
+    from prt.engine.folder import folder_for_vllm, published
+
+    target, reward, count, mean = SIZES[name]
+    with tempfile.TemporaryDirectory() as top:
+        folders = [Path(top, "target"), Path(top, "reward")]
+        for seed, (folder, sizes) in enumerate(zip(folders, (target, reward), strict=True)):
+            network(*sizes, seed).save_pretrained(folder)
+            tokenizer().save_pretrained(folder)
+        torch.manual_seed(1)
+        prompts = torch.randint(4, 384, (count, 32)).tolist()
+        with folder_for_vllm([published(str(folder)) for folder in folders], None) as place:
+            runs = {f"transformers, batch {n}": static(folders, prompts, n) for n in BATCHES}
+            runs["vLLM, eager"] = continuous(place, prompts)
+            for uneven in (True, False):
+                wanted = lengths(count, mean, uneven)
+                rates: dict[str, list[float]] = {engine: [] for engine in runs}
+                for number in range(repeats + 1):  # the first warms up
+                    for engine, run in runs.items():
+                        begin = time.process_time()
+                        run(wanted)
+                        if number:
+                            rates[engine].append(sum(wanted) / (time.process_time() - begin))
+                for engine, found in rates.items():
+                    spread = f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
+                    print(f"| {name} | {'uneven' if uneven else 'even'} | {engine} | {spread} |", flush=True)
+
+
 def main() -> None:
-    """Print a table in Markdown, a line as soon as it is measured."""
+    """Print a table in Markdown, a size as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", nargs="*", default=list(SIZES))
     asked = parser.parse_args()
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    from prt.engine.folder import folder_for_vllm, published
-
     torch.set_num_threads(1)
     print("| target + reward | answers | engine | tokens a CPU second, median (least to most) |\n|---|---|---|---|")
+    from vllm.distributed import cleanup_dist_env_and_memory
+
     for name in asked.sizes:
-        target, reward, count, mean = SIZES[name]
-        with tempfile.TemporaryDirectory() as top:
-            folders = [Path(top, "target"), Path(top, "reward")]
-            for seed, (folder, sizes) in enumerate(zip(folders, (target, reward), strict=True)):
-                network(*sizes, seed).save_pretrained(folder)
-                tokenizer().save_pretrained(folder)
-            torch.manual_seed(1)
-            prompts = torch.randint(4, 384, (count, 32)).tolist()
-            parts = [published(str(folder)) for folder in folders]
-            with folder_for_vllm([parts[0], replace(parts[1], weight=1.0)], None) as place:
-                runs = {f"transformers, batch {n}": static(folders, prompts, n) for n in BATCHES}
-                runs["vLLM, eager"] = continuous(place, prompts)
-                for uneven in (True, False):
-                    wanted = lengths(count, mean, uneven)
-                    rates: dict[str, list[float]] = {engine: [] for engine in runs}
-                    for number in range(asked.repeats + 1):  # the first warms up
-                        for engine, run in runs.items():
-                            begin = time.process_time()
-                            run(wanted)
-                            if number:
-                                rates[engine].append(sum(wanted) / (time.process_time() - begin))
-                    for engine, found in rates.items():
-                        spread = f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
-                        print(f"| {name} | {'uneven' if uneven else 'even'} | {engine} | {spread} |")
-                        sys.stdout.flush()
-                runs.clear()
-                cleanup_dist_env_and_memory()
+        measure(name, asked.repeats)
+        cleanup_dist_env_and_memory()  # once the engine of that size is gone
 
 
 if __name__ == "__main__":

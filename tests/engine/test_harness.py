@@ -69,7 +69,7 @@ def test_cells_of_one_sum_share_an_engine(family: Path) -> None:
 
     from prt.cell import Cell
     from prt.engine.harness import EngineModels
-    from prt.methods import PRETRAINED, SOURCE_PRETRAINED
+    from prt.methods import PRETRAINED, SOURCE_FT, SOURCE_PRETRAINED
 
     places = {PRETRAINED: family / "target", SOURCE_PRETRAINED: family / "source"}
     asked: Any = (
@@ -87,3 +87,6 @@ def test_cells_of_one_sum_share_an_engine(family: Path) -> None:
         assert alone is not first
         assert "<|assistant|>" in alone.tokenizer.chat_template
         assert alone.name == "target"
+        of = Cell(dataset="problems", **facts | {"target": "source", "method": "difference", "alpha": None})
+        places[PRETRAINED], places[SOURCE_FT] = family / "source", family / "ft"
+        assert models.of(of).name.startswith("source (difference: ")

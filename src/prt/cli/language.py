@@ -99,6 +99,7 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     begin()
     unsafe = plan.config.unsafe_code
     cells = [cell for cell in plan.cells() if within(plan.cell_path(cell), job)]
+    cells.sort(key=lambda cell: repr(cell.model_copy(update={"dataset": ""})))  # vLLM starts anew for another sum
     for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
         ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
     asked = plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template

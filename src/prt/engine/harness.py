@@ -12,6 +12,7 @@ import vllm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from vllm.distributed import cleanup_dist_env_and_memory
 
+from prt.atomic import scratch
 from prt.cell import Cell
 from prt.engine.folder import Part, folder_for_vllm, published, tuned
 from prt.engine.plugin import MODE
@@ -21,7 +22,7 @@ from prt.language.fit import fitted
 from prt.language.harness import SEED
 from prt.language.harness_model import Refusing
 from prt.language.parts import Models
-from prt.methods import Network
+from prt.methods import Network, method
 
 # Habits that change greedy answers, which vLLM does not have, or has otherwise.
 HABITS = (
@@ -120,7 +121,9 @@ class EngineModels(Models):
             return found[folder, base]
 
         self._tuned: Any = load_tuned
-        self._running: tuple[Any, InVllm] | None = None
+        self._in_transformers = Models(folder, dtype, torch.device("cpu"), template)
+        self._key: Cell | None = None
+        self._running: Any = None
         self._open = stack.enter_context(ExitStack())
 
     def of(self, cell: Cell) -> Any:
@@ -130,17 +133,29 @@ class EngineModels(Models):
             InputError: as :meth:`prt.language.parts.Models.of`; if vLLM does not know a network, or the target has
                 habits that vLLM has not.
         """
-        base, added, template = self._sum(cell)
-        parts = [base, *(replace(part, weight=weight) for part, weight in added)]
-        key = [(part.folder, part.weight, part.adapter) for part in parts], template
-        if self._running is None or self._running[0] != key:
+        if (key := cell.model_copy(update={"dataset": ""})) != self._key:
+            self._key = None
             self._open.close()
-            self._running = None
-            self._running = key, self._run(parts, template, cell)
-        return self._running[1]
+            if method(cell.method).merged:
+                parts = [self._merged(cell)]
+                template = parts[0].tokenizer.chat_template
+            else:
+                base, added, template = self._sum(cell)
+                parts = [base, *(replace(part, weight=weight) for part, weight in added)]
+            self._running = self._run(parts, template, cell)
+            self._key = key
+        return self._running
 
     def _read(self, spec: str, name: str) -> Part:
         return published(spec, name)
+
+    def _merged(self, cell: Cell) -> Part:
+        """A network of summed weights, which transformers makes; its folder stays as long as it runs."""
+        made = self._in_transformers.of(cell)
+        folder = self._open.enter_context(scratch("merged"))
+        made.model.save_pretrained(folder)
+        made.tokenizer.save_pretrained(folder)
+        return published(str(folder), made.name)
 
     def _run(self, parts: list[Part], template: str | None, cell: Cell) -> InVllm:
         target, *others = (part.causal for part in parts)

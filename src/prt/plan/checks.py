@@ -289,11 +289,6 @@ def _check_language(language: Language) -> None:
                 f"'{name}' of language.methods has a strength that is chosen, but the configuration has no "
                 "language.strengths: add those to choose among."
             )
-        if language.engine == "vllm" and METHODS[METHODS[name].at or name].merged:
-            raise InputError(
-                f"'{name}' of language.methods makes one network of weights, which vLLM is not given: leave it out, or "
-                "set language.engine: transformers."
-            )
     _built(LanguageRecipe, language.recipe, "language.recipe", {})
     _check_references(language.recipe, "language.recipe", models, "language model")
     for name, variant in language.variants.items():
