@@ -27,9 +27,9 @@ from prt.miniature.text import tokenizer
 
 # Width, layers and rows of target and of reward; requests; mean length of answers, which are uneven or all equal.
 SIZES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], int, int]] = {
-    "0.3M + 0.1M": ((128, 2, 384), (64, 2, 384), 96, 48),
-    "33M + 10M": ((384, 6, 32000), (192, 4, 32000), 48, 32),
-    "135M + 33M": ((768, 12, 32000), (384, 6, 32000), 24, 24),
+    "0.5M + 0.1M": ((128, 2, 384), (64, 2, 384), 96, 48),
+    "24M + 8M": ((384, 6, 32000), (192, 4, 32000), 48, 32),
+    "117M + 24M": ((768, 12, 32000), (384, 6, 32000), 24, 24),
 }
 BATCHES = (16, 64)
 
