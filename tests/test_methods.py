@@ -6,7 +6,7 @@ import torch
 from prt import combine
 from prt.cell import Cell, Run
 from prt.errors import InputError
-from prt.methods import AS_TEXT, METHODS, SOURCE_PRETRAINED, method
+from prt.methods import AS_TEXT, METHODS, SOURCE_PRETRAINED, method, putting_on
 
 GENERATOR = torch.Generator().manual_seed(0)
 NETWORKS = {
@@ -83,6 +83,12 @@ def test_eft_on_the_source_itself_is_its_fine_tuned_model() -> None:
 def test_a_difference_of_weights_on_the_source_itself_is_its_fine_tuned_model() -> None:
     cell = Cell(method="difference", **FULL | {"target": "s"})
     assert cell.measured() == Cell(method="ft", **FULL | {"target": "s"}).measured()
+
+
+def test_what_a_folder_can_be_put_on_by() -> None:
+    """A reward that was tuned further is a reward; one that was not is not said to be."""
+    assert {model: putting_on(model) for model in ("prt", "adapted")} == {"prt": ["prt"], "adapted": ["prt", "adapted"]}
+    assert {"eft", "poe"} <= set(putting_on("ft")) <= METHODS.keys() - {"prt", "adapted"}
 
 
 def test_names_of_runs_and_cells() -> None:

@@ -3,9 +3,10 @@
 Options are fed with what stands at the ends of their ranges. HYPOTHESIS_PROFILE=long tries a hundred times as much.
 """
 
-import copy
 import io
 import json
+import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,8 @@ import pytest
 import torch
 import yaml
 from helpers.chats import chat, prepared, write
+from helpers.damage import EDGES, OTHERS, accepted, damaged, damaged_bytes, damaged_tensors
+from helpers.letters import letters
 from helpers.made_up import summary
 from helpers.scores import scores
 from hypothesis import given
@@ -34,92 +37,19 @@ from prt.language.results import Evaluated
 from prt.language.tasks import TYPES
 from prt.language.tasks import settings as benchmark
 from prt.plan import Plan
+from prt.plan.budget import measured
 from prt.published import ledger
 from prt.recipe import Recipe, Settings
 from prt.scores import Scores
 from prt.tables import SUMMARY, read_table, write_table
 from prt.training import fit
+from prt.vision import inputs
+from prt.vision import prepared as prepared_images
 from prt.vision.names import check_spec
 from prt.vision.pictures import as_seen
+from prt.vision.prepare import prepare
 
 Read = Callable[[Path], Any]
-OTHERS = [b"", b"\0", b"\xff\xfe", b"{}", b"[]", b"[" * 10**5, b"9" * 5000, b"a,b\n1\n"]  # contents
-
-# What stands in files by mistake, and numbers at the ends of what computers count with.
-EDGES: list[Any] = [
-    *(None, True, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, 1e-320, 1e308, -0.0, float("nan"), float("inf")),
-    *(
-        "",
-        " ",
-        "\n",
-        "nan",
-        "1e5",
-        "x" * 300,
-        "ÿ\u2028",
-        "../..",
-        "/dev/null",
-        [],
-        [[]],
-        [None],
-        {},
-        {"a": {}},
-        {"": 1},
-    ),
-]
-
-
-def accepted(read: Callable[[], Any]) -> bool:
-    """Whether something is read; a refusal must be one sentence."""
-    try:
-        read()
-    except InputError as error:
-        said = str(error)
-        assert said.strip()
-        assert len(said.splitlines()) == 1
-        assert " object at 0x" not in said
-        return False
-    return True
-
-
-@st.composite
-def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Bytes cut, changed, put in, taken out, or others altogether."""
-    kind = draw(st.sampled_from(["cut", "flip", "insert", "remove", "other"]))
-    at = draw(st.integers(0, max(0, len(whole) - 1)))
-    if kind == "other":
-        return draw(st.sampled_from([*OTHERS, whole * 2]))
-    if kind == "cut":
-        return whole[:at]
-    piece = draw(st.binary(min_size=1, max_size=4) | st.sampled_from([b",", b'"', b"\n", b"-", b"e9", b"\xe4", b"NaN"]))
-    after = {"flip": at + len(piece), "insert": at, "remove": at + draw(st.integers(1, 40))}[kind]
-    return whole[:at] + (b"" if kind == "remove" else piece) + whole[after:]
-
-
-@st.composite
-def damaged(draw: st.DrawFn, whole: Any) -> Any:
-    """A tree of mappings and lists with a branch that is another value, gone, or there twice."""
-    tree = copy.deepcopy(whole)
-    here: Any = tree
-    while True:
-        keys = list(here) if isinstance(here, dict) else list(range(len(here)))
-        if not keys:
-            return tree
-        key = draw(st.sampled_from(keys))
-        deeper = isinstance(here[key], dict | list) and bool(here[key])
-        if deeper and draw(st.integers(0, 3)):
-            here = here[key]
-            continue
-        kind = draw(st.sampled_from(["edge", "edge", "edge", "remove", "add"]))
-        if kind == "edge":
-            here[key] = draw(st.sampled_from(EDGES))
-        elif kind == "remove":
-            del here[key]
-        elif isinstance(here, dict):
-            here[draw(st.sampled_from(["", "x", "kind", "a\nb"]))] = draw(st.sampled_from(EDGES))
-        else:
-            here.append(here[key])
-        return tree
-
 
 FACTS = {"kind": "vision", "method": "prt", "alpha": 0.0, "shots": "4", "seed": 0, "recipe": {"steps": 1}}
 LOOK = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 32}
@@ -168,6 +98,47 @@ def all_chats(path: Path) -> None:
     list(conversations.read_file(path, Counter())[1])
 
 
+def all_pictures(path: Path) -> None:
+    """Of a prepared data set."""
+    manifest = prepared_images.read_manifest(path.parent)
+    for split in prepared_images.SPLITS:
+        images = prepared_images.Images(manifest, split)
+        assert all(images.picture(i).mode == "RGB" for i in range(len(images)))
+
+
+def pets(folder: Path) -> None:
+    """A folder of pictures, prepared as ``folder``."""
+    top = folder.parent / f"{folder.name}-pictures"
+    for number, name in enumerate(("cat", "dog")):
+        (top / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (9, 9), (99 * number, 60 * i, 0)).save(top / name / f"{i}.png")
+    prepare(f"folder:{top}", folder, root=top, validation=0.3, test=0.3)
+
+
+def tokens(path: Path) -> None:
+    data = chats.read_manifest(path.parent)
+    tokenizer = letters()
+    chats.tokenise(data, "train", path.with_name("t"), tokenizer, "{% for m in messages %}{% generation %}"
+                   "{{ m.content }}{% endgeneration %}{% endfor %}", 64)  # fmt: skip
+
+
+def took(path: Path) -> None:
+    """What Snakemake said of a job's time."""
+    here = Path.cwd()
+    os.chdir(path.parents[4])
+    try:
+        measured(Plan.of(CONFIG), Plan.of(CONFIG).jobs.get("prepare", "digits"))
+    finally:
+        os.chdir(here)
+
+
+def listed_pictures(path: Path) -> None:
+    """The files of a list; those that are no pictures fail by themselves."""
+    failed: dict[str, str] = {}
+    list(inputs.pictures(inputs.files_of(inputs.named([], [path]), failed), failed))
+
+
 def png() -> bytes:
     content = io.BytesIO()
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(content, "PNG")
@@ -196,12 +167,21 @@ FILES: dict[str, tuple[Callable[[Path], Any], Read]] = {
     "array.json": (lambda p: p.write_text(json.dumps([chat("hi", "there")])), all_chats),
     "data/manifest.json": (lambda p: prepared(p.parents[1], *(chat("hi", str(i)) for i in range(9))),
                            of_folder(chats.read_manifest)),
+    "chats/train.arrow": (lambda p: prepared(p.parents[1], *(chat("hi", str(i)) for i in range(9)))
+                          .folder.rename(p.parent), tokens),
+    "pets/manifest.json": (lambda p: pets(p.parent), all_pictures),
+    "pets/train.arrow": (lambda p: pets(p.parent), all_pictures),
+    "results/demo/benchmarks/prepare/digits.tsv": (lambda p: p.write_text("s\th:m:s\n1.5\t0:00:01\n"), took),
+    "list.txt": (lambda p: p.write_text("first.png\nsecond.png\n"), listed_pictures),
+    "costs.csv": (lambda p: p.write_text("device,network,seconds\ncpu,vit,0.5\n"),
+                  lambda p: read_table(p, ["device", "network", "seconds"])),
     "config.yaml": (lambda p: p.write_text(yaml.safe_dump(CONFIG)), lambda p: Plan.read([p])),
     "summary.csv": (lambda p: write_table(p, summary().head(3)), lambda p: read_table(p, SUMMARY)),
     "published.csv": (lambda p: p.write_text(PUBLISHED), judged),
     "picture.png": (lambda p: p.write_bytes(png()), lambda p: as_seen(p.read_bytes(), p.name)),
 }  # fmt: skip
-NONE = [name for name in FILES if not name.startswith(("picture", "checkpoint"))]  # a picture is looked for before
+# A picture is looked for before; a run starts over, and is planned, without its checkpoint and its benchmark.
+NONE = [name for name in FILES if not name.startswith(("picture", "checkpoint", "results"))]
 
 
 class Cases(dict[str, tuple[Path, bytes, Callable[[], Any]]]):
@@ -217,7 +197,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
     found = Cases()
     for name, (make, read) in FILES.items():
         path = tmp_path_factory.mktemp("file") / name
-        path.parent.mkdir(exist_ok=True)
+        if not name.startswith(("chats/", "pets/")):  # which make it
+            path.parent.mkdir(parents=True, exist_ok=True)
         make(path)
         assert accepted(partial(read, path))
         found[name] = (path, path.read_bytes(), partial(read, path))
@@ -228,6 +209,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Cases:
 @given(st.data())
 def test_damaged_bytes(name: str, cases: Cases, data: st.DataObject) -> None:
     path, whole, read = cases[name]
+    path.unlink(missing_ok=True)  # a reader may still have what was there mapped into memory
     path.write_bytes(data.draw(damaged_bytes(whole)))
     accepted(read)
 
@@ -269,6 +251,60 @@ def test_no_file(name: str, tmp_path: Path) -> None:
     assert not accepted(lambda: read(path))
     path.mkdir(parents=True)
     assert not accepted(lambda: read(path))
+
+
+@given(st.data())
+def test_damaged_checkpoints(cases: Cases, data: st.DataObject) -> None:
+    """Whatever it holds, the training ends with numbers, or says why not."""
+    path, whole, read = cases["checkpoint.safetensors"]
+    path.write_bytes(whole)
+    data.draw(damaged_tensors(path))(path)
+    accepted(read)
+
+
+@given(st.data())
+def test_odd_folders_of_images(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Something in it is not what it was, or has another name."""
+    top = tmp_path_factory.mktemp("odd")
+    pets(top / "data")
+    pictures = top / "data-pictures"
+    places = [pictures, *(p for p in sorted(pictures.rglob("*")))]
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.sampled_from(places))
+        if not place.exists():
+            continue
+        aside = place.with_name("x")
+        if data.draw(st.booleans()):
+            name = data.draw(
+                st.sampled_from(["", ".hidden", "train", "TEST", "a\nb", "\udcff.png", "a" * 250, "c.txt"])
+            )
+            aside = place.parent / name if name and place != pictures else place
+            if not aside.exists():
+                place.rename(aside)
+            continue
+        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+        make: Callable[[Path], Any] = data.draw(st.sampled_from(ODD))
+        make(place)
+    accepted(lambda: prepare(f"folder:{pictures}", top / "out", root=top, validation=0.3, test=0.3))
+    accepted(lambda: listed_pictures(write_list(top / "list.txt", pictures)))
+    shutil.rmtree(top)
+
+
+ODD: list[Callable[[Path], Any]] = [
+    lambda p: None,
+    os.mkfifo,
+    Path.mkdir,
+    lambda p: p.symlink_to("none"),
+    lambda p: p.symlink_to(p.name),
+    lambda p: p.symlink_to(".."),
+    lambda p: p.symlink_to("/dev/zero"),
+    *(partial(lambda content, p: p.write_bytes(content), content) for content in OTHERS),
+]
+
+
+def write_list(path: Path, folder: Path) -> Path:
+    path.write_bytes(os.fsencode(folder) + b"\n")
+    return path
 
 
 @given(st.sampled_from([Recipe, LanguageRecipe, Lora]), st.data())

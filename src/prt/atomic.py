@@ -63,10 +63,11 @@ def making(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: if there is something at ``folder`` already, or it cannot be written.
     """
+    named, folder = folder, Path(os.path.abspath(folder))  # "." and ".." have no name to stand beside
     aside, _ = _asides(folder)
     try:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise InputError(f"{folder} is there already; choose another folder, or remove it.")
+            raise InputError(f"{named} is there already; choose another folder, or remove it.")
         if aside.exists():
             shutil.rmtree(aside)
         aside.mkdir(parents=True)
@@ -93,7 +94,7 @@ def _unwritable(path: Path, error: Exception) -> InputError | None:
 
 def _asides(path: Path) -> tuple[Path, Path]:
     """The file and the folder that ``path`` is made in: always the same, so that the next writer finds a dead one's."""
-    return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.parts")
+    return path.parent / f".{path.name}.part", path.parent / f".{path.name}.parts"
 
 
 def remove(path: Path | str) -> None:

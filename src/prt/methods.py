@@ -129,5 +129,9 @@ def method(name: str) -> Method:
 
 
 def putting_on(model: str) -> list[str]:
-    """The methods that put a folder of what was tuned to be ``model`` (see :class:`Network`) on a pretrained target."""
-    return [name for name, of in METHODS.items() if of.tuned and (of.tuned in REWARDS) == (model in REWARDS)]
+    """The methods that put a folder of what was tuned to be ``model`` (see :class:`Network`) on a pretrained target.
+
+    A reward that was tuned further is still a reward, and prt puts it on as any.
+    """
+    fitting = {model, "prt"} if model in REWARDS else {model}
+    return [name for name, of in METHODS.items() if of.tuned in fitting]

@@ -3,6 +3,7 @@
 On a CPU a resumed run ends bit for bit as one that was never stopped, with the same number of threads.
 """
 
+import os
 import signal
 import sys
 import time
@@ -112,7 +113,7 @@ def fit(
 
     network.train()
     saved = time.monotonic()
-    with alone(checkpoint, name), Stop() as stop, progress(name, recipe.steps, "it", start) as bar:
+    with alone(checkpoint, name), Stop(name) as stop, progress(name, recipe.steps, "it", start) as bar:
         for step, batch in zip(range(start, recipe.steps), batches(start), strict=False):
             if evaluate and every and step % every == 0:
                 curve.append({"iteration": step} | evaluate())
@@ -175,6 +176,8 @@ def _resume(
             if key.startswith("optimizer."):
                 _, index, entry = key.split(".")
                 state.setdefault(int(index), {})[entry] = value
+        if any(own != {"step", "exp_avg", "exp_avg_sq"} for own in map(set, state.values())):
+            raise KeyError("optimizer")
         reached = int(header["step"]), list(header["curve"]), bool(header["finished"])
         if scaler.is_enabled():
             scaler.load_state_dict(header["scaler"])
@@ -188,15 +191,25 @@ def _resume(
 
 
 class Stop:
-    """Remembers SIGTERM and SIGUSR1 (a cluster's warning) until the iteration under way is done."""
+    """Remembers SIGTERM and SIGUSR1 (a cluster's warning) until the iteration under way is done.
+
+    ``name``: of what is stopped; standard error says what it waits for. None: another process says it.
+    """
 
     signal = 0
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
 
     def __enter__(self) -> "Stop":
         self._before = {s: signal.signal(s, self._remember) for s in (signal.SIGTERM, signal.SIGUSR1)}
         return self
 
     def _remember(self, number: int, _frame: object) -> None:
+        if not self.signal and self._name is not None:
+            said = f"\n{self._name}: {signal.Signals(number).name} came; it ends when the iteration under way is done "
+            # Not print: a signal may come while that is writing.
+            os.write(2, f"{said}and saved, which may take as long as any.\n".encode())
         self.signal = number
 
     def __exit__(self, *_: object) -> None:

@@ -34,7 +34,7 @@ def test_a_resumed_run_is_the_same(
     run: Run,
     stopped: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     options: dict[str, Any],
     signalled: signal.Signals | None,
 ) -> None:
@@ -52,7 +52,9 @@ def test_a_resumed_run_is_the_same(
             run("again", **options)
         if signalled is not None:
             assert stop.value.code == 128 + signalled
-            assert "stopped by a signal after iteration 4; run again to go on." in capsys.readouterr().err
+            said = capfd.readouterr().err
+            assert f": {signalled.name} came; it ends when the iteration under way is done and saved" in said
+            assert "stopped by a signal after iteration 4; run again to go on." in said
     calls: list[int] = []
     stopped(-1, interrupt)
     forward = Tuned.forward

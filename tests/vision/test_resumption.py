@@ -95,6 +95,7 @@ def test_a_signal_to_all_processes(job: list[str], tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGTERM)
     _, complaint = process.communicate()
     assert process.returncode == 143
+    assert "SIGTERM came; it ends when the iteration under way is done and saved" in complaint
     assert "stopped by a signal" in complaint
     assert "Traceback" not in complaint
     subprocess.run([*job, killed, "2"], check=True, stderr=subprocess.DEVNULL)

@@ -45,5 +45,12 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"prt: error: {error}", file=sys.stderr)
-        sys.exit(1)
+        refusal = error
+    except OSError as error:
+        if error.filename is None:  # a pipe that was closed, or what is not of a file
+            raise
+        refusal = InputError(f"{error.filename} cannot be used ({error.strerror}); correct the path, or mend that.")
+    else:
+        return
+    print(f"prt: error: {refusal}", file=sys.stderr)
+    sys.exit(1)

@@ -249,12 +249,10 @@ def tokenise(
     Raises:
         InputError: if no conversation is left, or a conversation cannot be encoded.
     """
-    import datasets
-
     source = data.folder / f"{split}.arrow"
     if not source.is_file():
         raise InputError(f"the data set {data.folder} has no {source.name}; prepare it again.")
-    conversations = datasets.Dataset.from_file(str(source))
+    conversations = _read(source)
     counts = {"conversations": 0, "truncated": 0, "dropped": 0}
     with (
         writing(out, TOKENS, stream=True) as add,
@@ -277,10 +275,24 @@ def tokenise(
 
 
 def read_tokens(path: Path) -> tuple[Any, dict[str, int]]:
-    """What :func:`tokenise` wrote: the rows, as a data set of Hugging Face's, and the counts."""
+    """What :func:`tokenise` wrote: the rows, as a data set of Hugging Face's, and the counts.
+
+    Raises:
+        InputError: if a file is missing or damaged.
+    """
+    return _read(path), read_json(path.with_suffix(".json"), "count of tokens")
+
+
+def _read(path: Path) -> Any:
+    """The rows of an Arrow file, as a data set of Hugging Face's."""
     import datasets
 
-    return datasets.Dataset.from_file(str(path)), read_json(path.with_suffix(".json"), "count of tokens")
+    try:
+        read = datasets.Dataset.from_file(str(path))
+        read.data.table.validate(full=True)  # else a wrong offset is an address that the process ends at
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is truncated or corrupt ({first_line(error)}); make it again.") from None
+    return read
 
 
 def collator(packing: bool, pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:

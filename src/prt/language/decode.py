@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from prt import combine
@@ -230,7 +231,15 @@ class Rewarded:
         options["logits_processor"] = LogitsProcessorList([_Numbers(max(abs(w) for _, w in self.added), temperature)])
         if temperature > 0:
             options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+        prompts.check_stops(stop)
         if stop:
+            try:
+                StopStringCriteria(self.target.tokenizer, list(stop))
+            except ValueError:  # it is made again, of what it keeps of this time
+                raise InputError(
+                    f"{self.target.name} has no tokens that the texts to stop at ({', '.join(map(repr, stop))}) could "
+                    "end in; correct them, or leave them out."
+                ) from None
             options["stop_strings"] = list(stop)
         if draft is not None:
             return Speculative(self.composed, draft).generate(ids, **options)[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from prt import hub
@@ -17,7 +17,7 @@ from prt.language import is_missing
 from prt.language.models import fetch, load, load_config, load_tokenizer, shared_ids, vocabulary
 from prt.language.network import adapter_config
 from prt.language.recipe import Lora
-from prt.language.reward import adapted, describe, save_tuned, weights_hash
+from prt.language.reward import adapted, describe, lacking_and_more, save_tuned, weights_hash
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SAID = frozenset({  # what PEFT's file says that a manifest says too, or that makes no difference to the outputs
@@ -188,22 +188,19 @@ def _check_tokenizer(spec: str, tokenizer: PreTrainedTokenizerBase, base: dict[s
 @torch.no_grad()
 def _check_adapter(spec: str, folder: Path, base: dict[str, str], lora: Lora) -> None:
     """Refuse an adapter that PEFT would put on its base only in part, or not merge into it exactly."""
-    from peft import get_peft_model_state_dict
 
     def refusal(why: str) -> InputError:
         return InputError(f"the adapter {spec} does not fit {base['name']} ({why}); {NAME_IT}.")
 
     try:
         model = adapted(folder, base["spec"], lora)
-        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
-            there = set(file.keys())
+        lacking, more = lacking_and_more(model, folder)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise refusal(first_line(error)) from error
-    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if more := sorted(key for key in there - wanted if ".lora_" not in key):
-        raise InputError(f"the adapter {spec} has more than LoRA's weights ({more[0]}); {MERGE_IT}.")
-    if wrong := sorted(wanted ^ there):
-        raise refusal(f"{'it lacks' if wrong[0] in wanted else 'there is no place for'} {wrong[0]}")
+    if others := [key for key in more if ".lora_" not in key]:
+        raise InputError(f"the adapter {spec} has more than LoRA's weights ({others[0]}); {MERGE_IT}.")
+    if wrong := [*lacking, *more]:
+        raise refusal(f"{'it lacks' if lacking else 'there is no place for'} {wrong[0]}")
     ids = torch.arange(8)[None]
     apart = model(input_ids=ids, use_cache=False).logits
     merged = model.merge_and_unload()(input_ids=ids, use_cache=False).logits

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -129,11 +128,14 @@ def read_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     """:func:`load_tokenizer`, also of a folder that holds no model."""
     try:
         hub.refuse_code(spec)
-        return AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
+        tokenizer("a")  # what is wrong in its files may show no sooner
+        vocabulary(tokenizer)
     except InputError:
         raise
     except Exception as error:  # a damaged tokenizer.json raises a bare Exception
         raise _refusal(spec, "tokenizer", error) from error
+    return tokenizer
 
 
 def load_config(spec: str) -> PretrainedConfig:
@@ -146,7 +148,9 @@ def load_config(spec: str) -> PretrainedConfig:
     try:
         hub.refuse_code(spec)
         return AutoConfig.from_pretrained(spec, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a value of another type raises what its use does
         raise _refusal(spec, "configuration", error) from error
 
 
@@ -176,7 +180,9 @@ def load(spec: str, dtype: torch.dtype | str, device: torch.device | str, name: 
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a configuration or weights that are damaged raise many kinds
         raise _refusal(spec, "model", error) from error
     model, report = loaded
     for what in ("missing_keys", "mismatched_keys"):
@@ -191,7 +197,20 @@ def load(spec: str, dtype: torch.dtype | str, device: torch.device | str, name: 
         raise InputError(f"{spec} does not fit into the memory of this machine's devices; take a machine with more.")
     model = model.eval()
     check_finite(model.state_dict(), f"the weights of {spec}")
+    _check_ends(spec, model.generation_config)
     return Causal(name or spec, model, tokenizer)
+
+
+def _check_ends(spec: str, own: Any) -> None:
+    """Refuse tokens at which a text ends, or that fill it up, that are no ids."""
+    for key in ("eos_token_id", "pad_token_id"):
+        said = getattr(own, key, None)
+        for i in said if isinstance(said, list) else [said]:
+            if i is not None and not (type(i) is int and -1 <= i < 2**31):  # -1: Llama's first, for none
+                raise InputError(
+                    f"{spec} says {key} {said!r}, which is no token's id; correct its config.json or "
+                    "generation_config.json."
+                )
 
 
 def fetch(spec: str, out: Path) -> None:

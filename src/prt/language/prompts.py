@@ -26,10 +26,7 @@ def encode(causal: Causal, prompt: str | Turns, max_new_tokens: int, template: s
     tokenizer = causal.tokenizer
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
     text = said = "".join(turn["content"] for turn in turns)
-    try:
-        said.encode()
-    except UnicodeEncodeError:
-        raise InputError("the prompt is no text in UTF-8; turn it into that.") from None
+    _check_text(said, "the prompt")
     if template is None:
         ids = tokenizer(text)["input_ids"]
     else:
@@ -46,6 +43,25 @@ def encode(causal: Causal, prompt: str | Turns, max_new_tokens: int, template: s
             "ask for fewer, or shorten the prompt."
         )
     return tensor([ids], device=causal.model.device), text
+
+
+def check_stops(stop: Sequence[str]) -> None:
+    """Refuse texts at which an answer is to end that are empty, or no text.
+
+    Raises:
+        InputError: saying which.
+    """
+    for text in stop:
+        _check_text(text, "a text to stop at")
+        if not text:
+            raise InputError("a text to stop at is empty; leave it out, or write one.")
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what} is no text in UTF-8; turn it into that.") from None
 
 
 def ends(causal: Causal, template: str | None = None) -> set[int]:

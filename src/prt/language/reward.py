@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -156,7 +156,7 @@ def load_tuned(folder: Path, dtype: torch.dtype, device: torch.device, base: str
         if manifest["lora"] is None:
             return Causal(title, load(str(place), dtype, device).model, tokenizer)
         # In float32, and then made what is asked for.
-        model = adapted(place, base_of(folder, base), Lora(**manifest["lora"])).merge_and_unload().to(dtype)
+        model = _merged(place, base_of(folder, base), manifest["lora"]).to(dtype)
         return Causal(title, model.to(device).eval(), tokenizer)
 
 
@@ -179,6 +179,22 @@ def whole(folder: Path) -> Iterator[tuple[Path, dict[str, Any], PreTrainedTokeni
         if vocabulary(tokenizer).sha256 != manifest["vocabulary"]["sha256"]:
             raise InputError(f"the tokenizer in {folder} is not the one that its manifest describes; tune it again.")
         yield place, manifest, tokenizer
+
+
+def _merged(folder: Path, base: str, lora: dict[str, Any]) -> Any:
+    """The base with the adapter in ``folder`` in its weights."""
+    try:
+        model = adapted(folder, base, Lora(**lora))
+        lacking, more = lacking_and_more(model, folder)
+        if wrong := [*lacking, *more]:
+            raise ValueError(f"{'it lacks' if lacking else 'there is no place for'} {wrong[0]}")
+        return model.merge_and_unload()
+    except InputError:
+        raise
+    except Exception as error:  # other names, shapes or ranks: PEFT raises many kinds
+        raise InputError(
+            f"the adapter in {folder} does not fit {base} ({first_line(error)}); tune it again."
+        ) from error
 
 
 def base_of(folder: Path, base: str | None = None) -> str:
@@ -214,7 +230,20 @@ def adapted(folder: Path, base: str, lora: Lora) -> Any:
 
     network = load(base, torch.float32, torch.device("cpu")).model
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        warnings.simplefilter("ignore")  # of weights that are missing, see lacking_and_more; and of an old name
         model: Any = PeftModel.from_pretrained(network, folder, config=adapter_config(lora))
     check_finite(model.state_dict(), f"the weights in {folder}")
     return model
+
+
+def lacking_and_more(model: Any, folder: Path) -> tuple[list[str], list[str]]:
+    """What an adapted model's weights lack in the file of the adapter, and what there is no place for: PEFT loads both.
+
+    It draws by chance what is lacking.
+    """
+    from peft import get_peft_model_state_dict
+
+    with safe_open(folder / ADAPTER[0], "pt") as file:
+        there = set(file.keys())
+    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    return sorted(wanted - there), sorted(there - wanted)

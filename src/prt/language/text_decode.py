@@ -82,6 +82,7 @@ class TextRewarded:
         """
         if not 0 <= temperature <= combine.GREATEST:
             raise InputError(f"the temperature is {temperature}, but must be 0 (greedy) or a number above it.")
+        prompts.check_stops(stop)
         (target, answer), (source, own) = (
             self._begun(n, prompt, max_new_tokens, template) for n, template in enumerate(self._templates(chat))
         )

@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from accelerate import PartialState  # type: ignore[import-untyped]
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
-from prt.atomic import alone, read_json, write_json
-from prt.errors import InputError
+from prt.atomic import alone, file_hash, read_json, write_json
+from prt.errors import InputError, first_line
 from prt.language.chats import IGNORED, collator
 from prt.language.network import Tuned, causal
 from prt.language.recipe import Recipe
@@ -68,7 +70,7 @@ def train(
     if tuned.method != "ft" and not recipe.plain:  # what a conversation is tuned beside is drawn by its number
         learned = learned.add_column("number", list(range(len(learned))))
     first = int(os.environ.get("RANK", "0")) == 0  # of torchrun's processes
-    with alone(folder / "checkpoint", title) if first else nullcontext(), Stop() as stop:
+    with alone(folder / "checkpoint", title) if first else nullcontext(), Stop(title if first else None) as stop:
         watch = _Watch(title, recipe, mark, stop, more)
         watch.trainer = trainer = _Trainer(
             tuned,
@@ -197,10 +199,29 @@ class _Trainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        with torch.no_grad():
+        with _reading(resume_from_checkpoint), torch.no_grad():
+            tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
             for name, parameter in _learning(self.tuned):
                 parameter.copy_(tensors[name])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+
+@contextmanager
+def _reading(checkpoint: str | None) -> Iterator[None]:
+    """Tell in a sentence that a checkpoint is damaged: what reads its parts raises many kinds of errors."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
+            f"the checkpoint {checkpoint} is damaged ({first_line(error)}); delete it, and run again to start over."
+        ) from error
 
 
 def _learning(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -248,7 +269,7 @@ class _Watch(TrainerCallback):
             for file in filter(Path.is_file, folder.rglob("*")):
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
-            write_json(folder / WHOLE, {"identity": self.mark})
+            write_json(folder / WHOLE, {"identity": self.mark, "state": file_hash(folder / TRAINER_STATE_NAME)})
         self.saved = time.monotonic()
         self.took = self.saved - self.trainer.saving
 
@@ -256,12 +277,16 @@ class _Watch(TrainerCallback):
 def _checkpoint(folder: Path, mark: str) -> str | None:
     """The newest whole checkpoint of this run; half ones, and those of another configuration, are removed."""
     found = None
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2])):
+    numbers = (path.name.partition("-")[2] for path in folder.glob("checkpoint-*"))
+    for number in sorted(map(int, filter(str.isdecimal, numbers))):
+        checkpoint = folder / f"checkpoint-{number}"
         if (checkpoint / WHOLE).is_file():
-            if read_json(checkpoint / WHOLE, "checkpoint").get("identity") == mark:
+            said, state = read_json(checkpoint / WHOLE, "checkpoint"), checkpoint / TRAINER_STATE_NAME
+            is_ours = said.get("identity") == mark
+            if is_ours and state.is_file() and file_hash(state) == said.get("state"):
                 found = str(checkpoint)
                 continue
-            print(f"starting over: {checkpoint} {OTHER}.", file=sys.stderr)
+            print(f"starting over: {checkpoint} {'is damaged' if is_ours else OTHER}.", file=sys.stderr)
         shutil.rmtree(checkpoint)
     return found
 

@@ -14,6 +14,7 @@ from operator import add
 from pathlib import Path
 
 from prt.cell import Cell, Run
+from prt.errors import InputError, first_line
 from prt.language.recipe import Recipe
 from prt.methods import METHODS
 from prt.plan import Plan, together
@@ -181,5 +182,8 @@ def measured(plan: Plan, job: Job) -> float | None:
     file = Path("results", plan.config.experiment, "benchmarks", job.rule, f"{job.name}.tsv")
     if not file.is_file():
         return None
-    names, values = (line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[:2])
-    return float(dict(zip(names, values, strict=True))["s"])
+    try:
+        names, values = (line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[:2])
+        return float(dict(zip(names, values, strict=True))["s"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the benchmark file {file} is damaged ({first_line(error)}); delete it.") from None

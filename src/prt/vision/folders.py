@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import cache
+from os.path import exists, isdir, isfile  # Path's own raise where there is no permission
 from pathlib import Path
 
 from PIL import Image
@@ -39,7 +40,7 @@ def find_folder(top: Path) -> Found:
     left: dict[str, list[Path]] = {"beside the class folders": [], "that are no pictures": []}
     beside, others = left.values()
     for folder in {top, *folders.values()}:
-        beside += [entry for entry in entries(folder) if not entry.is_dir()]
+        beside += [entry for entry in entries(folder) if not isdir(entry)]
     names = {split: [entry.name for entry in _folders(folder)] for split, folder in folders.items()}
     for split, own in names.items():
         if not own and split != "all":
@@ -110,7 +111,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in entries(folder) if entry.is_dir()]
+    return [entry for entry in entries(folder) if isdir(entry)]
 
 
 def _files(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
@@ -120,7 +121,7 @@ def _files(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
     if (real := folder.resolve()) in around:
         raise InputError(f"the link {folder} leads back to {real}, which it lies in; remove it.")
     for entry in entries(folder):
-        if not entry.is_dir():
+        if not isdir(entry):
             yield entry
         elif split_of(entry.name):
             raise InputError(
@@ -134,8 +135,8 @@ def _files(folder: Path, around: tuple[Path, ...]) -> Iterator[Path]:
 def is_picture(file: Path) -> bool:
     """By its suffix, else by its beginning; a pipe or a device is none, and not opened."""
     if file.suffix.lower() in _suffixes():  # then a link to nowhere or a broken picture is not left out, but refused
-        return file.is_file() or not file.exists()
-    if not file.is_file():
+        return isfile(file) or not exists(file)
+    if not isfile(file):
         return False
     try:
         with Image.open(file, formats=[kind for kind in FORMATS if Image.OPEN[kind][1]]):  # those with a mark

@@ -15,14 +15,25 @@ from prt.vision.clip import open_clip
 
 
 def zero_shot_head(backbone: Backbone, classes: list[str], templates: list[str]) -> Tensor:
-    """Head (L, d): of each class the mean of its prompts' unit text embeddings, made a unit vector again."""
+    """Head (L, d): of each class the mean of its prompts' unit text embeddings, made a unit vector again.
+
+    Raises:
+        InputError: if the backbone's tokenizer or text tower fails on a prompt, or its answer is no number.
+    """
     # Prompts as functions: str.format would read braces in them that are not the class name's place.
     prompts = [partial(template.replace, "{}") for template in templates]
     device = backbone.clip.logit_scale.device
     # One class at a time: then a class's row does not depend, in its last digits, on which others there are.
-    head = open_clip.build_zero_shot_classifier(
-        backbone.clip.eval(), backbone.tokenizer, classes, prompts, num_classes_per_batch=1, device=device
-    )
+    try:
+        head = open_clip.build_zero_shot_classifier(
+            backbone.clip.eval(), backbone.tokenizer, classes, prompts, num_classes_per_batch=1, device=device
+        )
+    except Exception as error:  # a tokenizer that does not pad, or has more tokens than the tower: many kinds
+        raise InputError(
+            f"the text tower of {backbone.spec} cannot read the class names' prompts ({first_line(error)}); take "
+            "another backbone, or correct its tokenizer."
+        ) from error
+    check_finite({"head": head}, f"the class names' embeddings by {backbone.spec}")
     return head.T.cpu().contiguous()
 
 
@@ -70,6 +81,8 @@ def load_head(path: Path, backbone: Backbone) -> tuple[Classifier, dict[str, Any
     shapes = [tuple(tensors[name].shape) for name in ("head", "scale")]
     if shapes != expected:
         raise InputError(f"the zero-shot head {path} has shapes {shapes}, not {expected}; make it again.")
+    if wrong := {str(tensors[name].dtype) for name in ("head", "scale")} - {"torch.float32"}:
+        raise InputError(f"the zero-shot head {path} holds {', '.join(wrong)}; make it again.")
     check_finite(tensors, f"the numbers in {path}")
     classifier = Classifier(backbone.clip.visual, tensors["head"], tensors["scale"], backbone.preprocess_cfg)
     return classifier.eval(), header | {"sha256": file_hash(path)}

@@ -67,9 +67,10 @@ def picture(name: str | Path) -> Image.Image:
     if URL.match(str(name)):
         raise InputError(f"{name} is a URL, but only files are read; download it first.")
     path = Path(name)
-    if path.is_dir():
+    # The methods of Path raise for a name that is too long.
+    if os.path.isdir(path):
         raise InputError(f"{name} is a folder, not an image; give the images in it.")
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"the image {name} does not exist; correct the path.")
     if not path.is_file():  # reading a device might never end
         raise InputError(f"{name} is no ordinary file; give one.")
@@ -123,7 +124,7 @@ def _inside(folder: Path, around: tuple[Path, ...], others: list[Path], failed: 
         failed[str(folder)] = str(error)
         return
     for entry in inside:
-        if entry.is_dir():
+        if os.path.isdir(entry):
             yield from _inside(entry, (*around, real), others, failed)
         elif is_picture(entry):
             yield entry

@@ -80,9 +80,10 @@ class Images(Dataset[tuple[bytes, int]]):
         self.path = manifest.folder / f"{split}.arrow"
         try:
             table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+            table.validate(full=True)  # else a wrong offset is an address that the process ends at
         except FileNotFoundError:
             raise InputError(f"the split {self.path} does not exist; prepare the data set first.") from None
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"the split {self.path} is truncated or corrupt ({first_line(error)}); prepare it again."
             ) from None

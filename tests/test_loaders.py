@@ -1,0 +1,156 @@
+"""What loads models, heads and what was tuned, fed with damaged files of each: it works with them, or says why not.
+
+What is read is used, too: what it gives must be numbers. See test_readers for files without networks.
+"""
+
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.damage import accepted, damage_to, share
+from helpers.small import CLASSES, sign, small
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prt.cell import Cell
+from prt.language import decode
+from prt.language.imported import import_model
+from prt.language.parts import Models
+from prt.language.text_decode import TextRewarded
+from prt.methods import PRETRAINED
+from prt.vision.imported import import_clip
+from prt.vision.predict import load_reward
+
+MEMORY = 12 * 2**30  # bytes of addresses: what a file may have the process ask for
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded() -> Iterator[None]:
+    """A description of a network with sizes beyond all bounds is to fail at once, not to fill the machine."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small(tmp_path_factory.mktemp("small"))
+
+
+def predicted(
+    top: Path, run: str = "clip-reward", method: str = "prt", target: str = "clip", head: bool = False
+) -> None:
+    on = load_reward(top / run, "cpu", method).on(
+        f"local-dir:{top / target}", top / "head.safetensors" if head else None
+    )
+    for probabilities in on.both([top / "red.png"]):
+        assert probabilities.isfinite().all()
+        assert probabilities.sum().item() == pytest.approx(1, abs=1e-3)
+
+
+def generated(top: Path, run: str = "llama-reward", target: str = "llama", method: str = "prt") -> None:
+    on = decode.load_reward(top / run, method=method).on(str(top / target))
+    assert isinstance(on, TextRewarded) == (target == "bytes-llama")
+    on.generate("the cat", max_new_tokens=2, chat=True)
+
+
+def measured(top: Path) -> None:
+    cell = Cell(dataset="x", source="s", target="t", method="prt", alpha=0.0, strength=1.0, seed=0)
+    places = {PRETRAINED: str(top / "llama")}
+    causal = Models(
+        lambda _, network: places.get(network, str(top / "llama-reward")), torch.float32, torch.device("cpu")
+    )
+    logits = causal.of(cell).model(torch.tensor([[3, 4]])).logits
+    assert not logits.isnan().any()
+
+
+def imported_clip(top: Path) -> None:
+    """The base is the checkpoint's own, but for a weight."""
+    shutil.rmtree(top / "made", ignore_errors=True)
+    import_clip(
+        str(top / "checkpoint.pt"),
+        f"local-dir:{top / 'other-clip'}",
+        CLASSES,
+        ["a {}"],
+        top / "made",
+        method="ft",
+        downloads=top,
+    )
+    predicted(top, "made", "poe")
+
+
+def imported_llama(top: Path) -> None:
+    shutil.rmtree(top / "made", ignore_errors=True)
+    import_model(str(top / "llama"), str(top / "other-llama"), top / "made", method="ft", downloads=top)
+    generated(top, "made", "other-llama", "poe")
+
+
+LLAMA = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+# What is damaged → what reads it. What a manifest names is signed again, so that its damage is not found by that.
+USES: dict[str, tuple[Callable[[Path], Any], bool]] = {
+    "clip/open_clip_config.json": (predicted, False),
+    "clip/open_clip_model.safetensors": (predicted, False),
+    "hf-clip/open_clip_config.json": (lambda top: predicted(top, target="hf-clip"), False),
+    "hf-clip/tokenizer.json": (lambda top: predicted(top, target="hf-clip"), False),
+    "hf-clip/tokenizer_config.json": (lambda top: predicted(top, target="hf-clip"), False),
+    "head.safetensors": (lambda top: predicted(top, head=True), False),
+    "clip-reward/manifest.json": (predicted, False),
+    "clip-reward/weights.safetensors": (predicted, True),
+    "clip-ft/manifest.json": (lambda top: predicted(top, "clip-ft", "eft"), False),
+    "checkpoint.pt": (imported_clip, False),
+    **{f"llama/{file}": (generated, False) for file in LLAMA},
+    **{f"bytes-llama/{file}": (lambda top: generated(top, target="bytes-llama"), False) for file in LLAMA[2:4]},
+    "llama-reward/manifest.json": (generated, False),
+    **{f"llama-reward/{file}": (generated, True) for file in (*LLAMA, "chat_template.jinja")},
+    "llama-ft/manifest.json": (lambda top: generated(top, "llama-ft", "llama", "eft"), False),
+    "llama-lora/manifest.json": (lambda top: generated(top, "llama-lora"), False),
+    "llama-lora/adapter_config.json": (lambda top: generated(top, "llama-lora"), True),
+    "llama-lora/adapter_model.safetensors": (lambda top: generated(top, "llama-lora"), True),
+}
+OTHER_USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "composed parts": ("llama-reward/manifest.json", measured),
+    "an imported model": ("llama/config.json", imported_llama),
+}
+
+
+@pytest.mark.parametrize("name", [*USES, *OTHER_USES])
+@share(0.3)
+@given(st.data())
+def test_damaged_files(name: str, top: Path, data: st.DataObject) -> None:
+    file, use, signed = (OTHER_USES[name] + (False,)) if name in OTHER_USES else (name, *USES[name])
+    path = top / file
+    whole = {path: path.read_bytes()} | {p: p.read_bytes() for p in [path.parent / "manifest.json"] if p.is_file()}
+    try:
+        damage = data.draw(damage_to(path, whole[path]))
+        damage(path)
+        if signed:
+            sign(path)
+        accepted(lambda: use(top))
+    finally:
+        for written, content in whole.items():
+            written.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [*USES])
+def test_what_is_whole_is_used(name: str, top: Path) -> None:
+    use = USES[name][0]
+    assert accepted(lambda: use(top))
+
+
+@pytest.mark.parametrize("name", USES)
+def test_no_file(name: str, top: Path) -> None:
+    """Nothing, or a folder in its place; there is use without some."""
+    path, use = top / name, USES[name][0]
+    aside = path.rename(path.with_name("aside"))
+    try:
+        accepted(lambda: use(top))
+        path.mkdir()
+        accepted(lambda: use(top))
+        path.rmdir()
+    finally:
+        aside.rename(path)
