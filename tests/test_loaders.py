@@ -3,6 +3,8 @@
 What is read is used, too: what it gives must be numbers. See test_readers for files without networks.
 """
 
+import json
+import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.damage import accepted, damage_to, share
+from helpers.damage import accepted, damage_to, share, tensors_of
 from helpers.small import CLASSES, sign, small
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from prt.cell import Cell
+from prt.errors import InputError
 from prt.language import decode
 from prt.language.imported import import_model
 from prt.language.parts import Models
@@ -142,6 +146,58 @@ def test_what_is_whole_is_used(name: str, top: Path) -> None:
     assert accepted(lambda: use(top))
 
 
+def told(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def other_json(**changes: Any) -> Callable[[Path], Any]:
+    return lambda file: file.write_text(json.dumps(told(file) | changes))
+
+
+def other_tensors(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], Any]:
+    def damage(file: Path) -> None:
+        tensors, metadata = tensors_of(file)
+        save_file(change(tensors), file, metadata)
+
+    return damage
+
+
+# Cases that once ended otherwise: file, its damage, what is said.
+ONCE: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("hf-clip/tokenizer_config.json", Path.unlink, "hf-clip cannot read the class names' prompts"),
+    ("head.safetensors", other_tensors(lambda t: {k: v.double() for k, v in t.items()}), "holds torch.float64"),
+    ("llama/config.json", other_json(pretraining_tp=" "), "of .*llama cannot be loaded"),
+    ("llama/generation_config.json", other_json(eos_token_id=0.5), "says eos_token_id 0.5, which is no token's id"),
+    ("llama/generation_config.json", other_json(eos_token_id=[2**40]), "says eos_token_id .*, which is no token's id"),
+    ("llama/generation_config.json", lambda f: f.write_text("[]"), "the model of .*llama cannot be loaded"),
+    ("llama/tokenizer_config.json", other_json(model_max_length="nan"), "the tokenizer of .*llama cannot be loaded"),
+    ("llama-reward/chat_template.jinja", lambda f: f.write_text("{{ ''.__class__.__mro__ }}"),
+     "the chat template of .* refuses the prompt .SecurityError"),
+    ("llama-lora/adapter_model.safetensors", other_tensors(lambda t: dict(list(t.items())[1:])),
+     "the adapter in .*llama-lora does not fit .* it lacks base_model"),
+    ("llama-lora/adapter_model.safetensors", other_tensors(lambda t: t | {"x.lora_A.weight": torch.ones(1)}),
+     "the adapter in .*llama-lora does not fit .* there is no place for x"),
+    ("llama-lora/adapter_model.safetensors", other_tensors(lambda t: {k: v[:, :1] for k, v in t.items()}),
+     "the adapter in .*llama-lora does not fit "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage", "said"), ONCE)
+def test_cases_that_once_ended_otherwise(name: str, damage: Callable[[Path], Any], said: str, top: Path) -> None:
+    path, (use, signed) = top / name, USES[name]
+    whole = {p: p.read_bytes() for p in (path, path.parent / "manifest.json") if p.is_file()}
+    try:
+        damage(path)
+        if signed:
+            sign(path)
+        with pytest.raises(InputError, match=said):
+            use(top)
+    finally:
+        for written, content in whole.items():
+            written.write_bytes(content)
+
+
 @pytest.mark.parametrize("name", USES)
 def test_no_file(name: str, top: Path) -> None:
     """Nothing, or a folder in its place; there is use without some."""
@@ -152,5 +208,8 @@ def test_no_file(name: str, top: Path) -> None:
         path.mkdir()
         accepted(lambda: use(top))
         path.rmdir()
+        os.mkfifo(path)
+        assert not accepted(lambda: use(top))
+        path.unlink()
     finally:
         aside.rename(path)

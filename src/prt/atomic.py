@@ -270,12 +270,25 @@ def fingerprint(*parts: Any) -> str:
 
 
 def must_exist(path: Path, what: str) -> None:
-    """Refuse a file that is missing, or that is a folder.
+    """Refuse a file that is missing, or that is a folder, a pipe or a device: those could be waited for without end.
 
     Raises:
         InputError: saying which; ``what`` it should be.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder, and not the {what} that should be there; correct the path.")
-    if not path.is_file():
+    if not os.path.exists(path):
         raise InputError(f"the {what} {path} does not exist; correct the path.")
+    if not os.path.isfile(path):
+        raise InputError(f"{path} is a pipe or a device, and not the {what} that should be there; correct the path.")
+
+
+def only_files(folder: Path) -> None:
+    """Refuse a folder in which a pipe or a device lies, before what reads its files waits for it without end.
+
+    Raises:
+        InputError: naming it.
+    """
+    for entry in folder.iterdir():
+        if os.path.exists(entry) and not os.path.isdir(entry):
+            must_exist(entry, "file")

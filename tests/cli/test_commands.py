@@ -49,7 +49,7 @@ BAD = {
     "import language /none --base /none --out made": "there is no folder /none",
     "import language model --out made": "there is no folder model",
     "import vision none.pt --base RN50/openai --out made": "Missing option '--classes'",
-    "import vision none.pt --base RN50/openai --out made --classes none.txt": "class names in none.txt cannot be read",
+    "import vision none.pt --base RN50/openai --out made --classes none.txt": "class names none.txt does not exist",
     "import images": "No such command 'images'",
     f"{GENERATE}": "there is no reward in reward (no manifest.json); name a folder",
 }

@@ -175,6 +175,47 @@ def test_what_is_right_is_done(name: str, top: Path) -> None:
     assert answered(LINES[name], top) == ""
 
 
+NONE = "1" + "0" * 400
+# Cases that once ended otherwise → what is said.
+ONCE: list[tuple[str, list[str], str]] = [
+    ("predict", ["--strength", "1e308"], "the strength is 1e+308, but must be a finite number; the paper's is 1."),
+    ("predict", ["--strength", "nan"], "the strength is nan, but must be a finite number; the paper's is 1."),
+    ("predict", ["--method", "adapted"], "holds a reward: method adapted does not take it; use it with method prt."),
+    ("predict", ["--head", "x" * 5000], "does not exist; correct the path"),
+    ("predict", ["--head", "pipe"], "pipe is a pipe or a device, and not the zero-shot head"),
+    ("predict", ["--list", "pipe"], "pipe is a pipe or a device, and not the list of images"),
+    ("generate", ["--strength", "1e308"], "the strength is 1e+308, but must be a finite number; the paper's is 1."),
+    ("generate", ["--method", "adapted"], "holds a reward: method adapted does not take it; use it with method prt."),
+    ("generate", ["--temperature", "1e308"], "the temperature is 1e+308, but must be 0"),
+    ("generate", ["--temperature", "nan"], "'--temperature': Input should be greater than or equal to 0"),
+    ("generate", ["--seed", NONE], "'--seed': Input should be less than or equal to 4294967295"),
+    ("generate", ["--stop", "\x01"], "llama has no tokens that the texts to stop at ('\\x01') could end in"),
+    ("generate", ["--stop", ""], "a text to stop at is empty"),
+    ("generate", ["--target", "bytes-llama", "--stop", "\udcff"], "a text to stop at is no text in UTF-8"),
+    ("import vision", ["--classes", "latin"], "the class names in latin cannot be read"),
+    ("import vision", ["--classes", "pipe"], "pipe is a pipe or a device, and not the file with class names"),
+    ("import language", ["--out", "."], ". is there already; choose another folder, or remove it."),
+    ("import language", ["--out", "/"], "/ is there already; choose another folder, or remove it."),
+    ("import vision", ["--out", "classes.txt/made"], "a file stands where a folder is needed"),
+    ("plan", ["--configfile", "latin"], "the configuration latin cannot be read"),
+    ("plan", ["--configfile", "folder"], "folder is a folder, and not the configuration"),
+    ("plan", ["--configfile", "pipe"], "pipe is a pipe or a device, and not the configuration"),
+    ("plan", ["--configfile", "nested"], "the configuration nested cannot be read"),
+    ("plan", ["--configfile", "list"], "the configuration list must be a mapping"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "said"), ONCE)
+def test_cases_that_once_ended_otherwise(name: str, options: list[str], said: str, top: Path) -> None:
+    line = list(LINES[name])
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        if option in line:
+            line[line.index(option) + 1] = value
+        else:
+            line += [option, value]
+    assert said in answered(line, top)
+
+
 @pytest.mark.parametrize("name", LINES)
 @share(0.5)
 @given(st.data())

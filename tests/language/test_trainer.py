@@ -1,6 +1,8 @@
 """Runs are resumed bit for bit, and end where a loss is no number."""
 
 import os
+import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +87,37 @@ def test_half_a_checkpoint_is_not_resumed_from(
     found = {path.name: (path / "whole.json").exists() for path in folder.glob("checkpoint-*")}
     assert found == {"checkpoint-2": True, "checkpoint-3": True, "checkpoint-4": False}
     assert same(whole / "0", run("again") / "0")
+
+
+def test_a_damaged_checkpoint(
+    run: Run, stopped: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whichever of its files is cut or is something else: the run starts over, or says what to delete."""
+    folder = tmp_path / "again-checkpoints" / "0"
+    with monkeypatch.context() as patch:
+        always_saved(patch)
+        stopped(8, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run("again")
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    name = max(path.name for path in whole.glob("checkpoint-*"))
+    stopped(-1, interrupt)
+    refused = set()
+    for file in sorted(path for path in (whole / name).iterdir()):
+        for content in (b"[]", file.read_bytes()[: -file.stat().st_size // 2]):
+            shutil.rmtree(folder)
+            shutil.copytree(whole, folder)
+            (folder / name / file.name).write_bytes(content)
+            try:
+                run("again")
+            except InputError as error:
+                assert re.search("checkpoint.* is (damaged|corrupt) .*delete it", str(error))
+                refused.add(file.name)
+                shutil.copytree(whole, folder, dirs_exist_ok=True)
+            else:
+                folder.mkdir(parents=True)
+    assert refused == {"model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt", "whole.json"}
 
 
 @pytest.mark.parametrize("other", ["alpha", "threads"])

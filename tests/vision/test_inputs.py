@@ -67,7 +67,7 @@ def test_what_is_no_list(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "list").write_bytes(content)
     with pytest.raises(InputError, match=r"the list .* is no text with a path on each line"):
         named([], [tmp_path / "list"])
-    with pytest.raises(InputError, match=r"the list .*none cannot be read \(No such file"):
+    with pytest.raises(InputError, match=r"the list of images .*none does not exist; correct the path"):
         named([], [tmp_path / "none"])
     (tmp_path / "list").write_bytes(b"\n")
     with pytest.raises(InputError, match="no images are named; name files or folders"):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from prt.atomic import must_exist
 from prt.cli.options import Downloads, begin
 from prt.errors import InputError
 
@@ -57,6 +58,7 @@ def vision(
 
 def _lines(file: Path) -> list[str]:
     """The lines of a text file, without empty ones."""
+    must_exist(file, "file with class names")
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

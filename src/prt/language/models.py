@@ -19,7 +19,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from prt import hub
-from prt.atomic import check_finite, fingerprint, write_json
+from prt.atomic import check_finite, fingerprint, only_files, write_json
 from prt.errors import InputError, first_line
 from prt.language import is_missing
 
@@ -230,6 +230,8 @@ def must_be_there(spec: str) -> None:
         InputError: saying what is there in its place.
     """
     folder = Path(spec)
+    if folder.is_dir():
+        only_files(folder)
     if (folder / "adapter_config.json").is_file():
         raise _adapter(spec)
     if is_missing(spec):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
+from prt.atomic import must_exist
 from prt.config import Config, Given, Language, Part, Together, Vision
 from prt.errors import InputError, known
 from prt.language import is_missing
@@ -43,10 +44,9 @@ def read_config(paths: list[Path]) -> Config:
     """
     content: dict[str, Any] = {}
     for path in paths:
+        must_exist(path, "configuration")
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"the configuration {path} does not exist; correct the path.") from None
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also of dates and long numbers
             said = " ".join(str(error).split())
             raise InputError(f"the configuration {path} cannot be read ({said}); mend it.") from None

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prt.atomic import check_finite, read_json, remove, write_json, write_tensors
+from prt.atomic import check_finite, only_files, read_json, remove, write_json, write_tensors
 from prt.errors import InputError, first_line
 from prt.hub import refuse_code
 from prt.reward import Preprocessing
@@ -93,6 +93,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _load_local(folder: Path) -> Backbone:
+    only_files(folder)
     config, name = read_config(folder), f"{LOCAL}{folder}"
     if _has_tokenizer(config["model_cfg"]):
         refuse_code(str(folder))

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from PIL import Image
 
+from prt.atomic import must_exist
 from prt.errors import InputError
 from prt.vision.folders import entries, is_picture, listed
 from prt.vision.pictures import as_seen
@@ -26,6 +27,7 @@ def named(names: Sequence[str], lists: Sequence[Path]) -> list[str]:
     for name in names:
         found += _lines(sys.stdin.buffer.read(), "standard input") if name == "-" else [name]
     for file in lists:
+        must_exist(file, "list of images")
         try:
             found += _lines(file.read_bytes(), f"the list {file}")
         except OSError as error:
