@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 from prt.cell import Cell
 from prt.errors import InputError
-from prt.language import decode
+from prt.language import decode, harness
+from prt.language.evaluate import question
 from prt.language.imported import import_model
 from prt.language.parts import Models
 from prt.language.text_decode import TextRewarded
@@ -94,6 +95,11 @@ def imported_llama(top: Path) -> None:
     generated(top, "made", "other-llama", "poe")
 
 
+def asked(benchmark: str, **settings: str) -> None:
+    harness.load.cache_clear()
+    question(benchmark, settings, 0)
+
+
 LLAMA = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 # What is damaged → what reads it. What a manifest names is signed again, so that its damage is not found by that.
 USES: dict[str, tuple[Callable[[Path], Any], bool]] = {
@@ -111,6 +117,9 @@ USES: dict[str, tuple[Callable[[Path], Any], bool]] = {
     **{f"bytes-llama/{file}": (lambda top: generated(top, target="bytes-llama"), False) for file in LLAMA[2:4]},
     "llama-reward/manifest.json": (generated, False),
     **{f"llama-reward/{file}": (generated, True) for file in (*LLAMA, "chat_template.jinja")},
+    "tasks/sums.yaml": (lambda top: asked("sums", task=str(top / "tasks" / "sums.yaml")), False),
+    "tasks/sums.jsonl": (lambda top: asked("sums", task=str(top / "tasks" / "sums.yaml")), False),
+    "problems/test.jsonl": (lambda top: asked("gsm8k", data=str(top / "problems")), False),
     "llama-ft/manifest.json": (lambda top: generated(top, "llama-ft", "llama", "eft"), False),
     "llama-lora/manifest.json": (lambda top: generated(top, "llama-lora"), False),
     "llama-lora/adapter_config.json": (lambda top: generated(top, "llama-lora"), True),

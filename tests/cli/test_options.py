@@ -16,7 +16,6 @@ import pytest
 import torch
 import typer
 from helpers.damage import accepted, share
-from helpers.harness import PROBLEMS, lines
 from helpers.pipeline import ROOT
 from helpers.small import small
 from hypothesis import given
@@ -105,7 +104,6 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = small(tmp_path_factory.mktemp("commands"))
     shutil.copytree(ROOT / "config", folder / "config")
     shutil.copy(ROOT / "config" / "demo.yaml", folder)
-    lines(folder / "problems", PROBLEMS, "test.jsonl")
     for name in ("folder/a", "empty-folder", "experiment"):
         (folder / name).mkdir(parents=True)
     os.mkfifo(folder / "pipe")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from hypothesis import settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -153,8 +154,9 @@ def damage_to(path: Path, whole: bytes) -> st.SearchStrategy[Callable[[Path], An
     ways: st.SearchStrategy[Callable[[Path], Any]] = damaged_bytes(whole).map(
         lambda content: lambda out: out.write_bytes(content)
     )
-    if path.suffix == ".json":
-        trees = damaged(json.loads(whole)).map(lambda tree: lambda out: out.write_text(json.dumps(tree)))
+    if path.suffix in (".json", ".yaml"):
+        written = json.dumps if path.suffix == ".json" else yaml.safe_dump
+        trees = damaged(yaml.safe_load(whole)).map(lambda tree: lambda out: out.write_text(written(tree)))
         return st.one_of(ways, trees, trees)
     if path.suffix == ".safetensors":
         return st.one_of(ways, damaged_tensors(path), damaged_tensors(path))

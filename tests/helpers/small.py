@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from helpers.harness import PROBLEMS, lines
 from helpers.letters import letters
 from helpers.tuning import bytes_tokenizer
 from prt import reward
@@ -29,6 +31,18 @@ CLIP = {
 }
 LOOK = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [16, 16]}
 CLASSES = ["cat", "dog"]
+TASK = {
+    "task": "sums",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "sums.jsonl"}},
+    "test_split": "test",
+    "output_type": "generate_until",
+    "doc_to_text": "Question: {{question}}\nAnswer:",
+    "doc_to_target": "{{answer.split('#### ')[1]}}",
+    "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 30, "do_sample": False},
+    "filter_list": [{"name": "first", "filter": [{"function": "take_first"}]}],
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}."
 
 
@@ -118,6 +132,13 @@ def sign(file: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
+def questions(top: Path) -> None:
+    """A task file with its data, and a folder with those of a benchmark."""
+    lines(top / "tasks", PROBLEMS, "sums.jsonl")
+    (top / "tasks" / "sums.yaml").write_text(yaml.safe_dump(TASK))
+    lines(top / "problems", PROBLEMS, "test.jsonl")
+
+
 def small(top: Path) -> Path:
     """All of it in a folder: models, rewards, a head, a picture and a list of classes."""
     clip(top / "clip", 0)
@@ -129,6 +150,7 @@ def small(top: Path) -> Path:
     torch.save(load_backbone(f"local-dir:{top / 'clip'}").clip.state_dict(), top / "checkpoint.pt")
     Image.new("RGB", (20, 30), (200, 9, 9)).save(top / "red.png")
     (top / "classes.txt").write_text("\n".join(CLASSES))
+    questions(top)
     llama(top / "llama", 0)
     llama(top / "other-llama", 1)
     llama(top / "bytes-llama", 2, bytes_tokenizer())
