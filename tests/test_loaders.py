@@ -25,7 +25,6 @@ from prt.language import decode, harness
 from prt.language.evaluate import question
 from prt.language.imported import import_model
 from prt.language.parts import Models
-from prt.language.text_decode import TextRewarded
 from prt.methods import PRETRAINED
 from prt.vision.imported import import_clip
 from prt.vision.predict import load_reward
@@ -60,7 +59,6 @@ def predicted(
 
 def generated(top: Path, run: str = "llama-reward", target: str = "llama", method: str = "prt") -> None:
     on = decode.load_reward(top / run, method=method).on(str(top / target))
-    assert isinstance(on, TextRewarded) == (target == "bytes-llama")
     on.generate("the cat", max_new_tokens=2, chat=True)
 
 
@@ -132,7 +130,7 @@ OTHER_USES: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize("name", [*USES, *OTHER_USES])
-@share(0.3)
+@share(0.15)
 @given(st.data())
 def test_damaged_files(name: str, top: Path, data: st.DataObject) -> None:
     file, use, signed = (OTHER_USES[name] + (False,)) if name in OTHER_USES else (name, *USES[name])

@@ -75,6 +75,9 @@ PUBLISHED = "backbone,dataset,metric,value,protocol,source\nvit,digits,top1,0.5,
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config" / "demo.yaml").read_text())
 
 
+PLAN = Plan.of(CONFIG)
+
+
 def of_folder(read: Read) -> Read:
     return lambda path: read(path.parent)
 
@@ -128,7 +131,7 @@ def took(path: Path) -> None:
     here = Path.cwd()
     os.chdir(path.parents[4])
     try:
-        measured(Plan.of(CONFIG), Plan.of(CONFIG).jobs.get("prepare", "digits"))
+        measured(PLAN, PLAN.jobs.get("prepare", "digits"))
     finally:
         os.chdir(here)
 

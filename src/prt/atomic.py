@@ -84,12 +84,22 @@ def making(folder: Path) -> Iterator[Path]:
 
 
 def _unwritable(path: Path, error: Exception) -> InputError | None:
-    """What to answer to an error while writing, if it is the operating system's."""
+    """What to answer to an error while writing, if it is the operating system's, or comes of the path."""
+    if isinstance(error, UnicodeEncodeError) and not _is_text(str(path)):  # not all libraries take any name
+        return InputError(f"cannot write {path}: its name is not in UTF-8; choose another.")
     # safetensors wraps the operating system's error in one of its own, keeping only the text.
     number = getattr(error, "errno", None) or next((n for n in _REMEDY if f"os error {n}" in str(error)), None)
     if number is None:
         return None
     return InputError(f"cannot write {path}: {os.strerror(number)}; {_REMEDY.get(number, 'mend that and run again')}.")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _asides(path: Path) -> tuple[Path, Path]:

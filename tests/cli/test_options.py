@@ -192,6 +192,7 @@ ONCE: list[tuple[str, list[str], str]] = [
     ("generate", ["--target", "bytes-llama", "--stop", "\udcff"], "a text to stop at is no text in UTF-8"),
     ("import vision", ["--classes", "latin"], "the class names in latin cannot be read"),
     ("import vision", ["--classes", "pipe"], "pipe is a pipe or a device, and not the file with class names"),
+    ("import language", ["--out", "\udcff"], "its name is not in UTF-8; choose another"),
     ("import language", ["--out", "."], ". is there already; choose another folder, or remove it."),
     ("import language", ["--out", "/"], "/ is there already; choose another folder, or remove it."),
     ("import vision", ["--out", "classes.txt/made"], "a file stands where a folder is needed"),
@@ -215,7 +216,7 @@ def test_cases_that_once_ended_otherwise(name: str, options: list[str], said: st
 
 
 @pytest.mark.parametrize("name", LINES)
-@share(0.5)
+@share(0.25)
 @given(st.data())
 def test_edges_of_options(name: str, top: Path, data: st.DataObject) -> None:
     """One of the values that are given is another, or an option is given, too."""
@@ -244,7 +245,7 @@ def answers_doctor(line: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@share(0.1)
+@share(0.05)
 @given(st.data())
 def test_edges_of_rules(rule: str, top: Path, data: st.DataObject) -> None:
     """Of a job's name and its configuration, one at least is another."""
