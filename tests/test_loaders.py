@@ -176,6 +176,7 @@ ONCE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("head.safetensors", other_tensors(lambda t: {k: v.double() for k, v in t.items()}), "holds torch.float64"),
     ("llama/config.json", other_json(pretraining_tp=" "), "of .*llama cannot be loaded"),
     ("llama/generation_config.json", other_json(eos_token_id=0.5), "says eos_token_id 0.5, which is no token's id"),
+    ("llama/generation_config.json", other_json(eos_token_id=[]), r"says eos_token_id \[\], which is no token's id"),
     ("llama/generation_config.json", other_json(eos_token_id=[2**40]), "says eos_token_id .*, which is no token's id"),
     ("llama/generation_config.json", lambda f: f.write_text("[]"), "the model of .*llama cannot be loaded"),
     ("llama/tokenizer_config.json", other_json(model_max_length="nan"), "the tokenizer of .*llama cannot be loaded"),

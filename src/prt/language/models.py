@@ -205,7 +205,7 @@ def _check_ends(spec: str, own: Any) -> None:
     """Refuse tokens at which a text ends, or that fill it up, that are no ids."""
     for key in ("eos_token_id", "pad_token_id"):
         said = getattr(own, key, None)
-        for i in said if isinstance(said, list) else [said]:
+        for i in said if isinstance(said, list) and said else [said]:
             if i is not None and not (type(i) is int and -1 <= i < 2**31):  # -1: Llama's first, for none
                 raise InputError(
                     f"{spec} says {key} {said!r}, which is no token's id; correct its config.json or "
