@@ -63,7 +63,7 @@ def test_strength_0_is_the_target_alone_among_what_the_source_can_say():
 def test_of_one_tokenizer_likelihoods_are_those_of_prt(monkeypatch):
     target, reward, pretrained = (random_model(seed, letters()) for seed in (6, 30, 2))
     texts = ["the cat", "the dog", "zzz"]
-    plain = Rewarded(target, reward, 0.5).composed
+    plain = put(target, reward, 0.5).composed
     expected = []
     for text in texts:
         ids = letters()("what is " + text)["input_ids"]
