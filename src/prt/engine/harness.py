@@ -151,7 +151,7 @@ class EngineModels(Models):
 
     def _merged(self, cell: Cell) -> Part:
         """A network of summed weights, which transformers makes; its folder stays as long as it runs."""
-        made = self._in_transformers.of(cell)
+        made: Any = self._in_transformers.of(cell)  # of weights, so of one tokenizer
         folder = self._open.enter_context(scratch("merged"))
         made.model.save_pretrained(folder)
         made.tokenizer.save_pretrained(folder)
