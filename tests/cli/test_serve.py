@@ -1,8 +1,9 @@
 """`prt serve` where vLLM is not there, or too old; what it does where it is, see tests/engine."""
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,11 +21,11 @@ def test_without_vllm(prt: Prt) -> None:
     )
 
 
-def test_with_a_vllm_that_is_too_old(prt: Prt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "vllm").mkdir()
-    (tmp_path / "vllm" / "__init__.py").touch()
-    (tmp_path / "vllm" / "version.py").write_text("__version__ = '0.9.2'\n__version_tuple__ = (0, 9, 2)\n")
-    monkeypatch.syspath_prepend(tmp_path)
+def test_with_a_vllm_that_is_too_old(prt: Prt, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = ModuleType("vllm.version")
+    version.__dict__.update(__version__="0.9.2", __version_tuple__=(0, 9, 2))
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.version", version)
     code, _, said = prt(*ASKED)
     assert code == 1
     assert said.startswith("prt: error: vLLM 0.9.2 is too old; install 0.32 or newer")

@@ -40,7 +40,7 @@ def transfer(
         for lora in loras
         for source, target in pairs
         for method, of in METHODS.items()
-        if method not in ("adapted", *without) and not of.merged and not of.at
+        if method not in ("adapted", *without) and not (of.merged or of.at or of.of_texts)
         for alpha in (alphas if of.has_alpha else [None])
         for seed in (of_ft if method == "ft" and of_ft else seeds)
     ]  # fmt: skip

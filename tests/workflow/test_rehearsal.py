@@ -14,6 +14,7 @@ Config = dict[str, Any]
 TOP = "results/rehearsal"
 SLICE = [  # what a stand-in of each kind is read by first
     f"{TOP}/vision/zero_shot/caltech101/rn50-openai",
+    f"{TOP}/vision/merged/caltech101/vit-b-16-laion400m/vit-b-16-laion2b",
     f"{TOP}/language/evaluated/llama-3.2-1b/humaneval/pretrained",
     f"{TOP}/language/data/manifest.json",
 ]

@@ -253,6 +253,8 @@ def tokenise(
     if not source.is_file():
         raise InputError(f"the data set {data.folder} has no {source.name}; prepare it again.")
     conversations = _read(source)
+    if "messages" not in conversations.column_names:
+        raise InputError(f"{source} has no column 'messages'; prepare the data set again.")
     counts = {"conversations": 0, "truncated": 0, "dropped": 0}
     with (
         writing(out, TOKENS, stream=True) as add,
@@ -290,7 +292,7 @@ def _read(path: Path) -> Any:
     try:
         read = datasets.Dataset.from_file(str(path))
         read.data.table.validate(full=True)  # else a wrong offset is an address that the process ends at
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # also names that are not UTF-8, or not the columns'
         raise InputError(f"{path} is truncated or corrupt ({first_line(error)}); make it again.") from None
     return read
 
