@@ -326,6 +326,13 @@ def test_names_of_backbones(start: str, end: Any) -> None:
     accepted(lambda: check_spec(f"{start}{end}"))
 
 
+def test_a_name_may_be_what_others_write_for_nothing(tmp_path: Path) -> None:
+    table = summary().head(2).assign(dataset="NA", variant=["null", None])
+    write_table(tmp_path / "summary.csv", table)
+    read = read_table(tmp_path / "summary.csv", SUMMARY)
+    assert list(read["dataset"]) == ["NA", "NA"] and list(read["variant"].fillna("")) == ["null", ""]
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("value", "high"), ("alpha", "inf"), ("headline", "perhaps"), ("lora", "")]
 )

@@ -22,7 +22,7 @@ from prt.language.composed import compose
 from prt.language.decode import load_reward
 from prt.language.models import Causal
 from prt.language.reward import read_manifest, save_tuned, weights_hash
-from prt.sharing import pull, push
+from prt.sharing import _name_of, pull, push
 from prt.vision.predict import load_reward as load_vision
 
 __all__ = ["hub", "server"]  # fixtures
@@ -151,6 +151,17 @@ def test_the_page(hub: Server, spoken: Path) -> None:
         "prt pull me/reward reward",
     ):
         assert said in page.text
+
+
+def test_what_stands_for_a_place() -> None:
+    said = {
+        "huggingface--home--me--chats": "huggingface--chats",
+        "huggingface--allenai--tulu": "huggingface--allenai--tulu",
+        "jsonl--home--me--chats.jsonl": "jsonl--chats.jsonl",
+        "/home/me/model": "model",
+        "OWNER/NAME": "OWNER/NAME",
+    }
+    assert {text: _name_of(text) for text in said} == said
 
 
 def test_a_base_of_the_hub_is_named_so(hub: Server, spoken: Path) -> None:

@@ -1,6 +1,7 @@
 """The page of what is pushed to the Hugging Face hub, made of its manifest: what it is, of what, and how to load it."""
 
 import re
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def card(manifest: dict[str, Any], repository: str, measured: list[dict[str, Any
     from huggingface_hub import ModelCardData
 
     kind, base = manifest["kind"], _base(manifest)
-    method = "prt" if kind == "composed" else putting_on(manifest["method"])[0]
+    method = manifest["method"] if kind == "composed" else putting_on(manifest["method"])[0]
     data = ModelCardData(
         library_name="portable-reward-tuning",
         pipeline_tag="image-classification" if kind == "vision" else "text-generation",
@@ -96,8 +97,9 @@ def _base(manifest: dict[str, Any]) -> str | None:
 def _what(manifest: dict[str, Any]) -> str:
     if manifest["kind"] == "composed":
         target, *added = manifest["models"]
-        # Of EFT the second is what the first was tuned from.
-        outputs = ["r of"] * len(added) if manifest["method"] in putting_on("prt") else ["log π of tuned", "log π of"]
+        # Of EFT every second is what the one before it was tuned from.
+        kinds = {"eft": ["log π of tuned", "log π of"], "poe": ["log π of tuned"]}
+        outputs = cycle(kinds.get(manifest["method"], ["r of"]))
         terms = [f"{p['weight']:+g} · ({output} {p['name']})" for output, p in zip(outputs, added, strict=False)]
         return COMPOSED.format(paper=PAPER, terms=f"(log π of {target['name']}) {' '.join(terms)}")
     words = {"language": ("causal language model", "tokenizer"), "vision": ("CLIP of open_clip", "labels")}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from prt.errors import InputError
 from prt.stats import holm
-from prt.tables import KEYS, PLACE
+from prt.tables import KEYS, PLACE, extra
 
 ROWS = {  # table of one experiment → its number, and what tells its rows apart
     "summary": ("value", [*KEYS, "metric", "headline"]),
@@ -28,8 +28,8 @@ def over_pretrainings(name: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame
 
     Returns:
         The rows' keys; ``value`` or ``difference``, the mean of the K numbers; their ``std``, ``min``, ``max``, ``low``
-        and ``high``; of differences ``p`` (two-sided), ``p_holm`` (Holm's correction for all of a data set) and
-        ``verdict``; and ``pretrainings``, which is K.
+        and ``high``; of differences ``p`` (two-sided), ``p_holm`` (Holm's correction in a data set, apart for
+        :func:`prt.tables.extra`) and ``verdict``; and ``pretrainings``, which is K.
 
     Raises:
         InputError: if there are fewer than two tables, or not all have the same rows.
@@ -55,7 +55,7 @@ def over_pretrainings(name: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame
     if name == "comparison":
         found["p"] = test.pvalue
         told = np.select([found["low"] > 0, found["high"] < 0], ["better", "worse"], "not told apart")
-        tested = found.groupby("dataset")["p"]
+        tested = found.groupby(["dataset", extra(found)])["p"]
         found["p_holm"] = tested.transform(lambda p: p.where(p.isna(), _holm(p)))
         found["verdict"] = told
     return found.assign(pretrainings=len(tables))

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from prt.errors import InputError, known
@@ -46,6 +46,12 @@ def _reference(given: Any) -> Any:
     return [float(x) for x in bounds] if isinstance(given, list) else float(given)
 
 
+def _once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("twice", "It should name each model once")
+    return names
+
+
 class Referring(Settings):
     """What a reward is tuned beside: v = β·log π_pt + r. The paper has β = 1 and one pretrained model.
 
@@ -55,7 +61,7 @@ class Referring(Settings):
     """
 
     reference: Annotated[float | list[float], BeforeValidator(_reference)] = Field(1.0, exclude_if=lambda of: of == 1)
-    references: list[str] = Field([], exclude_if=lambda names: not names)
+    references: Annotated[list[str], AfterValidator(_once)] = Field([], exclude_if=lambda names: not names)
 
     @property
     def plain(self) -> bool:

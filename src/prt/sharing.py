@@ -6,6 +6,7 @@ huggingface_hub reads whether it may use the network when it is imported, so fun
 import copy
 import glob
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -93,6 +94,8 @@ def _name_of(text: str) -> str:
     """What stands for a path: a fetched model's name on the hub, else what the file or folder is called."""
     if text.startswith("jsonl--"):  # a data set's name, made of its file's path
         return f"jsonl--{text.rpartition('--')[2]}"
+    if text.startswith("huggingface--") and text.count("--") > 2:  # a folder's; OWNER/NAME has two
+        return f"huggingface--{text.rpartition('--')[2]}"
     kind, path = re.fullmatch(r"([a-z][\w-]+:)?(.*)", text, re.DOTALL).groups(default="")  # type: ignore[union-attr]
     if path.startswith("//"):  # an address on the web
         return text
@@ -108,8 +111,7 @@ def _settings(file: Path) -> dict[str, Any] | None:
         return None
     said = json.loads(file.read_text(encoding="utf-8"))
     public = {
-        key: _name_of(value) if key.endswith("name_or_path") and isinstance(value, str) else value
-        for key, value in said.items()
+        key: _public(value) if key == "models" or key.endswith("name_or_path") else value for key, value in said.items()
     }
     return None if public == said else public
 
@@ -126,7 +128,8 @@ def _refuse_private(file: Path, origin: Path, places: Sequence[Path]) -> None:
     if file.name in VOCABULARIES:  # which hold any piece of text
         return
     for place in places:
-        if len(place.parts) > 1 and json.dumps(str(place))[1:-1].encode() + b"/" in content:
+        forms = {os.fsencode(place), json.dumps(str(place))[1:-1].encode()}
+        if len(place.parts) > 1 and any(form + b"/" in content for form in forms):
             raise InputError(f"{origin} names a place on this machine, {place}, and is not pushed; take it out.")
 
 

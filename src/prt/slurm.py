@@ -30,8 +30,13 @@ def partitions() -> dict[str, Most]:
     """The partitions of this cluster; nothing where SLURM does not answer."""
     command = ["sinfo", "--noheader", "--exact", "--format=%R|%l|%m"]
     found: dict[str, Most] = {}
-    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    for line in lines:  # one for each kind of node
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in lines:  # one for each kind of node; beside these, headers of several clusters
+        if line.count("|") != 2:
+            continue
         name, time, memory = line.split("|")
         largest = max(found[name].mem_mb if name in found else 0.0, float(memory.rstrip("+")))
         found[name] = Most(in_minutes(time), largest)

@@ -45,7 +45,8 @@ class Tables(NamedTuple):
     what transfers with a chosen strength, too, and others with what does not. A variant is compared with the
     experiment's own.
 
-    ``verdict`` and ``p`` are of each comparison alone; ``p_holm`` is corrected for all comparisons of these tables.
+    ``verdict`` and ``p`` are of each comparison alone; ``p_holm`` is corrected for all comparisons of these tables;
+    those of variants, weight differences and chosen strengths are a family of their own.
     """
 
     transfer: pd.DataFrame
@@ -77,8 +78,16 @@ def tables(cells: Sequence[Cell], measured: Callable[[Cell], Result]) -> Tables:
     return Tables(
         pd.DataFrame(rows["transfer"], columns=TRANSFER).astype(names | {"seed": "Int64"}),
         pd.DataFrame(rows["summary"], columns=SUMMARY).astype(names),
-        comparison.assign(p_holm=stats.holm(comparison["p"].to_numpy(float))),
+        comparison.assign(
+            p_holm=comparison.groupby(extra(comparison))["p"].transform(lambda p: stats.holm(p.to_numpy(float)))
+        ),
     )
+
+
+def extra(comparison: pd.DataFrame) -> pd.Series:
+    """The comparisons that are this project's extensions, and a family of their own when p-values are corrected."""
+    ours = [name for name, of in METHODS.items() if of.at or of.merged]
+    return comparison["variant"].notna() | comparison["method"].isin(ours)
 
 
 def _rows(variant: Cell, seeds: Seeds) -> Iterator[tuple[dict[str, Any], str]]:
@@ -132,7 +141,7 @@ def _compare(variants: dict[Cell, Seeds]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
+def read_csv(path: Path, dtype: Any = None, **options: Any) -> pd.DataFrame:
     """Read a table; ``dtype`` as in pandas.
 
     Raises:
@@ -140,7 +149,7 @@ def read_csv(path: Path, dtype: Any = None) -> pd.DataFrame:
     """
     must_exist(path, "table")
     try:
-        return pd.read_csv(path, dtype=dtype)
+        return pd.read_csv(path, dtype=dtype, **options)
     except (ValueError, OverflowError) as error:
         said = " ".join(str(error).split())
         raise InputError(f"the table {path} cannot be read ({said}); delete it and make it again.") from None
@@ -157,7 +166,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         InputError: if the file is missing or no table, lacks a column or rows, or has text where numbers belong.
     """
-    table = read_csv(path, dict.fromkeys(("shots", "dataset", "source", "target", "variant"), str))
+    names = dict.fromkeys(("shots", "dataset", "source", "target", "variant"), str)
+    table = read_csv(path, names, keep_default_na=False, na_values=[""])  # a name may be NA
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(f"the table {path} has no column '{missing[0]}'; delete it and make it again.")
     if table.empty:

@@ -50,6 +50,7 @@ VISION: list[tuple[str, Any, str]] = [
     ("backbones.tiny.recipe.augment", True, "augment of the configuration cannot be set there: the corpus"),
     ("backbones.tiny.recipe.reference", 0, "recipe.reference of the configuration cannot be set there: noth"),
     ("recipe.reference", [1, 0], "'reference' of a training recipe is [1, 0]; it should be a number from 0"),
+    ("recipe.references", ["tiny", "tiny"], "should name each model once"),
     ("recipe.references", ["tinny"], "unknown backbone in vision.recipe.references of the configuration 'tinny'"),
     ("variants", {"half": {"recipe": {"reference": -1}}}, "'reference' of a training recipe is -1; it should be a nu"),
     ("variants", {"half": {"alpha": -1}}, "vision.variants.half.alpha of the configuration is -1"),

@@ -225,6 +225,19 @@ def test_a_whole_experiment_on_a_cpu(paper: Plan) -> None:
     assert memory(Of, 1, 1, "tune_language") > 20 * 6.7 * 1000
 
 
+def test_whatever_is_measured_is_tuned_and_scored() -> None:
+    """Also of variants, which are not tuned further on the noisy images of Table 5."""
+    content = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    content["vision"]["variants"] = {"half": {"recipe": {"reference": 0.5}}}
+    vision = Plan.of(content).vision
+    assert vision is not None
+    for dataset in vision.prepared:
+        runs = [*vision.runs(dataset), *(run for run in vision.carried() if dataset == vision.noisy)]
+        found = {run.variant for run in runs if run.method == "prt"}
+        wanted = {cell.variant for cell in vision.cells(dataset) if cell.method == "prt"}
+        assert wanted <= found and ("half" in wanted) == (dataset != vision.noisy)
+
+
 def test_all_methods_are_planned(demo: Plan) -> None:
     assert demo.vision is not None
     assert demo.language is not None

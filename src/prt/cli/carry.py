@@ -34,8 +34,8 @@ def compose(
     rewarded = put_on(target, [load_reward(folder, on, dtype, base, method) for folder in reward], strength)
     if isinstance(rewarded, TextRewarded):
         raise InputError(
-            f"{target} has another tokenizer than {reward[0]}, and only `prt generate` puts it on as text; take a "
-            "target with the tokenizer that the reward was tuned with."
+            f"{target} has another tokenizer than {reward[0]}, and only `prt generate` and `prt evaluate` put it on as "
+            "text; take a target with the tokenizer that the reward was tuned with."
         )
     rewarded.composed.model.save_pretrained(out)
     print(f"ready: {out}")

@@ -1,5 +1,6 @@
 """The rules of the language half."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,8 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     """Measure a target on benchmarks: alone, with a reward on it, with EFT, …"""
     allow_network(False)
     plan, _ = _asked(config, "evaluate", job)
+    import torch
+
     from prt.language.chats import read_manifest
     from prt.language.choose import choose
     from prt.language.evaluate import evaluate, ready
@@ -103,26 +106,33 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
         ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
     asked = plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template
-    strengths: dict[Cell, float] = {}  # a choice is one for all benchmarks
-    with models_of(plan.config.engine, *asked) as measured:
-        # Losses, by which a strength is chosen, are transformers' affair.
-        models = measured if plan.config.engine == "transformers" else Models(*asked)
+
+    def chosen(models: Models) -> dict[Cell, float]:
+        """The strength of every sum whose strength is chosen; it is one for all benchmarks."""
+        found: dict[Cell, float] = {}
+        for cell in cells:
+            if (at := METHODS[cell.method].at) and (key := cell.model_copy(update={"dataset": ""})) not in found:
+                found[key] = choose(
+                    lambda s, of=cell, at=at: models.of(of.model_copy(update={"method": at, "strength": s})),  # type: ignore[misc, arg-type]
+                    plan.strengths,
+                    read_manifest(Path(plan.top, "data")),
+                    plan.max_length,
+                    str(cell),
+                )
+        return found
+
+    with models_of(plan.config.engine, *asked) as measured:  # which starts no engine yet
+        # Losses, by which a strength is chosen, are transformers' affair; vLLM then needs the memory for itself.
+        strengths = chosen(measured if plan.config.engine == "transformers" else Models(*asked))
+        if plan.config.engine != "transformers":
+            gc.collect()
+            torch.cuda.empty_cache()
         for cell in cells:
             out, settings = Path(plan.top, "evaluated", plan.cell_path(cell)), plan.benchmark_settings(cell.dataset)
             strength, fixed = None, cell
             if at := METHODS[cell.method].at:
-                fixed = cell.model_copy(update={"method": at})
-                key = fixed.model_copy(update={"dataset": ""})
-                if key not in strengths:
-                    strengths[key] = choose(
-                        lambda s, of=fixed: models.of(of.model_copy(update={"strength": s})),  # type: ignore[misc, arg-type]
-                        plan.strengths,
-                        read_manifest(Path(plan.top, "data")),
-                        plan.max_length,
-                        str(cell),
-                    )
-                strength = strengths[key]
-                fixed = fixed.model_copy(update={"strength": strength})
+                strength = strengths[cell.model_copy(update={"dataset": ""})]
+                fixed = cell.model_copy(update={"method": at, "strength": strength})
             evaluate(
                 measured.of(fixed), cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe, strength=strength
             )

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from prt.cli.options import Device, Downloads, begin, device_of, dtype_of, models_of
-from prt.errors import InputError
+from prt.cli.options import ENGINES, Device, Downloads, begin, device_of, dtype_of, models_of
+from prt.errors import InputError, known
 from prt.methods import METHODS
 
 Rewards = Annotated[
@@ -194,6 +194,7 @@ def evaluate(
     manifests = [read_manifest(folder) for folder in reward]
     for folder, manifest in zip(reward, manifests, strict=True):
         check_method(folder, manifest, method)
+    known(engine, ENGINES, "engine")
     if len(reward) > 1 and engine != "transformers":
         raise InputError(f"the engine {engine} measures one reward at a time; take --engine transformers for several.")
     check_writable(out)
@@ -205,6 +206,7 @@ def evaluate(
         Cell(
             dataset=benchmark, source=of["base"]["name"], target=target, method=method, strength=s,
             lora=of["lora"] is not None, alpha=of["alpha"], seed=of["seed"],
+            variant=of.get("variant"),
         )
         for of, s in zip(manifests, strengths, strict=True)
     ]  # fmt: skip

@@ -60,15 +60,14 @@ def figure(rows: pd.DataFrame) -> Figure:
     for (source, condition), axis in zip(itertools.product(sources, columns), axes.flat, strict=True):
         axis.axvline(1, color=METHODS["pretrained"].colour, linewidth=0.8, zorder=0)
         here = within(rows, source, condition).sort_values("strength")
-        chosen = here[here["strength"].isna()]
-        if len(chosen):
-            _beside(axis, chosen, here["strength"].max(), marker)
-        here = here[here["strength"].notna()]
+        chosen, here = here[here["strength"].isna()], here[here["strength"].notna()]
         for (method, target), line in here.groupby(["method", "target"]):
             x, colour = line["strength"], METHODS[method].colour
             if here["target"].nunique() <= BANDS:
                 axis.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.1, linewidth=0)
             axis.plot(x, 100 * line["value"], LINE[method], color=colour, marker=marker[target])
+        if len(chosen):
+            _beside(axis, chosen, here["strength"].max(), marker)
     handles = [
         Line2D([], [], color=METHODS[m].colour, linestyle=line, label=METHODS[m].label)
         for m, line in LINE.items()

@@ -1,5 +1,6 @@
 """The strength of a reward, or the scale of a difference of weights, that suits held-out chats best."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -60,4 +61,4 @@ def choose(
         for strength in strengths:
             found[strength] = loss(at(strength), data, max_length)
             bar.update()
-    return min(found, key=lambda strength: (found[strength], abs(strength - 1)))
+    return min(found, key=lambda strength: (math.isnan(found[strength]), found[strength], abs(strength - 1)))

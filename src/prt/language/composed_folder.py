@@ -86,7 +86,7 @@ def write_folder(
             _write_part(aside / part["folder"], causal)
         tokenizer = copy.deepcopy(causals[0].tokenizer)
         tokenizer.chat_template = next(
-            (c.tokenizer.chat_template for c in (*causals[1:2], causals[0]) if c.tokenizer.chat_template), None
+            (c.tokenizer.chat_template for c in (*causals[1:], causals[0]) if c.tokenizer.chat_template), None
         )
         config = copy.deepcopy(config)
         # transformers' server takes the class of this name from transformers itself.

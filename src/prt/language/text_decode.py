@@ -4,6 +4,7 @@ A target's token u after the tokens t gets log π̃(u | t) + s·(Ψ(t + u) − �
 target's vocabulary, only the likeliest tokens are candidates, and what the tuned source would say in their place.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -144,6 +145,9 @@ class TextRewarded:
         for token in ways[0]:
             candidates, scores = self._scored(target, prefixes, token)
             mine, best = scores[candidates.index(token)], scores.max()
+            if bool(mine.isneginf()):  # the source cannot say it
+                self.tokens += len(ways[0])
+                return -math.inf, False
             total += float(mine - scores.logsumexp(0))
             greedy = greedy and bool(mine == best)
             prefixes.take(token)

@@ -221,6 +221,8 @@ def _check_together(vision: Vision, item: Together) -> None:
     for dataset in item.datasets:
         known(dataset, vision.datasets, "data set of together")
         known(item.shots, vision.datasets[dataset].shots, f"number of shots of together on {dataset}")
+        if dataset == "both":
+            raise InputError("together calls the mean of its data sets 'both'; choose another name for the data set.")
     pairs = {(panel.source, target) for panel in vision.panels for target in panel.models}
     for target in item.targets:
         if (item.source, target) not in pairs:
@@ -300,6 +302,7 @@ def _check_language(language: Language) -> None:
         _built(Lora, language.lora.settings, "language.lora", {})
         _built(LanguageRecipe, language.lora.recipe, "language.lora.recipe", {})
         _built(LanguageRecipe, language.recipe | language.lora.recipe, "language.lora.recipe", {})
+        _check_references(language.lora.recipe, "language.lora.recipe", models, "language model")
     for name, own in benchmarks.items():
         if own.get("data") == "embedded":
             raise InputError(f"'data: embedded' of the benchmark {name} is now called 'data: miniature'.")

@@ -63,7 +63,8 @@ class VisionPlan(Places):
         """(α, variant) of the rewards of a source: (0, None), the αs of Figure 6, and the variants."""
         item = self.config.figure6
         swept = (dataset, source, shots) == (item.dataset, item.source, item.shots)
-        variants = [(of.alpha, name) for name, of in self.config.variants.items()]
+        # What is tuned further on noise is the experiment's own reward.
+        variants = [(of.alpha, name) for name, of in self.config.variants.items() if dataset != self.noisy]
         return unique([(0.0, None), *((alpha, None) for alpha in (item.alphas if swept else [])), *variants])
 
     def runs(self, dataset: str) -> list[Run]:

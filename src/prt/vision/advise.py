@@ -81,7 +81,7 @@ def ways(
 
     Raises:
         InputError: if the target or what the reward was tuned from cannot be had, the fine-tuned model has other
-            labels, or an image cannot be read.
+            labels or was tuned from another backbone, or an image cannot be read.
     """
     on = load_backbone(target)
     over = zero_shot_classifier(on, reward.manifest)
@@ -101,6 +101,11 @@ def ways(
         check_same_labels(
             reward.classes, finetuned.classes, f"the reward {reward.folder}", f"the fine-tuned {finetuned.folder}"
         )
+        if source_of(finetuned.folder, finetuned.manifest["backbone"], base).fingerprint != own.fingerprint:
+            raise InputError(
+                f"{reward.folder} and {finetuned.folder} were tuned from different backbones; name a run of ft of the "
+                "reward's own."
+            )
         tuned = scored(finetuned.classifier, finetuned.manifest["backbone"]["preprocess_cfg"])
         found["source's FT kept"] = tuned
         added |= {"PoE": combine.log_probs(tuned), "EFT": combine.log_probs(tuned) - combine.log_probs(source)}
