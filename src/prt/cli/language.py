@@ -107,7 +107,7 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
         ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
     asked = plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template
 
-    def chosen(models: Models) -> dict[Cell, float]:
+    def chosen(models: Models) -> "dict[Cell, float]":
         """The strength of every sum whose strength is chosen; it is one for all benchmarks."""
         found: dict[Cell, float] = {}
         for cell in cells:
