@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,10 +129,17 @@ def test_a_composed_model_is_loaded_from_there(hub: Server, tmp_path: Path, monk
     push(tmp_path / "composed", "me/composed")
     page = pushed(hub)["README.md"].decode()
     assert "log π = (log π of model0) +0.5 · (log π of tuned model1) -0.5 · (log π of model2)" in page
-    kept = AutoModelForCausalLM.from_pretrained("me/composed", cache_dir=tmp_path / "cache")
     ids = torch.tensor([[5, 6, 7]])
+    # Where nothing else was loaded before, as whoever loads it would.
+    code = "import sys; from transformers import AutoModelForCausalLM as A; import prt.language.composed, torch; "
+    code += "m = A.from_pretrained('me/composed', cache_dir=sys.argv[1]); "
+    code += "print(m(torch.tensor([[5, 6, 7]])).logits.tolist())"
+    network = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-c", code, str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | network, timeout=300)
+    assert done.returncode == 0, done.stderr
     with torch.no_grad():
-        assert kept(ids).logits.equal(composed(ids).logits)
+        assert torch.tensor(json.loads(done.stdout)).equal(composed(ids).logits)
         pull("me/composed", tmp_path / "pulled")
         assert AutoModelForCausalLM.from_pretrained(tmp_path / "pulled")(ids).logits.equal(composed(ids).logits)
 
