@@ -106,8 +106,8 @@ def test_a_table_of_random_weights(table: pd.DataFrame) -> None:
         assert speed == pytest.approx(times["pretrained", variant.split(",")[0]] / times[method, variant])
     assert relative["pretrained", "eager"] == relative["pretrained", "static"] == 1
     speeds = values(table, "tokens_per_second")
-    for key, time in times.items():  # the mean of three speeds is a little above the speed of the mean time
-        assert speeds[key] == pytest.approx(1000 / time, rel=0.5) and speeds[key] >= 999.9 / time
+    for key, time in times.items():  # the mean of three speeds is above the speed of the mean time, however they vary
+        assert speeds[key] >= 999.9 / time
     rows = table[table["quantity"] == "time_per_token"]
     assert (rows["std"] > 0).all() and (rows["repeats"] == 3).all()
     assert set(table["prompt_tokens"]) == {24} and set(table["new_tokens"]) == {16}
