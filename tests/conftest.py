@@ -185,19 +185,19 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]]
     return written
 
 
-@pytest.fixture(scope="session")
-def finished(small: dict[str, Any], write: Callable[[dict[str, Any]], Path]) -> Path:
-    """A folder in which the whole DAG has run."""
-    folder = write(small)
+def _run(folder: Path) -> Path:
     done = snakemake(folder, "--show-failed-logs")
     assert done.returncode == 0, done.stdout[-5000:]
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(small: dict[str, Any], write: Callable[[dict[str, Any]], Path]) -> Path:
+    """A folder in which the whole DAG has run."""
+    return _run(write(small))
 
 
 @pytest.fixture(scope="session")
 def finished_language(spoken: dict[str, Any], write: Callable[[dict[str, Any]], Path]) -> Path:
     """A folder in which the language half has run."""
-    folder = write(spoken)
-    done = snakemake(folder, "--show-failed-logs")
-    assert done.returncode == 0, done.stdout[-5000:]
-    return folder
+    return _run(write(spoken))

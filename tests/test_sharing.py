@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from helpers.damage import redone
 from helpers.hub import Server, hub, server
 from helpers.letters import letters
 from huggingface_hub import ModelCard
@@ -62,15 +62,6 @@ def spoken(tmp_path: Path) -> Path:
     (folder / "curve.csv").touch()
     (folder / ".env").write_text(TOKEN)
     return folder
-
-
-def redone(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a JSON file, and the manifest's hash of it."""
-    described = json.loads((folder / name).read_text())
-    change(described)
-    (folder / name).write_text(json.dumps(described))
-    if name != "manifest.json":
-        redone(folder, "manifest.json", lambda m: m["files"].update({name: file_hash(folder / name)}))
 
 
 def pushed(hub: Server) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from prt.atomic import file_hash
 from prt.errors import InputError
 
 SECONDS = 120  # in which every case must be over: nothing waits for ever
@@ -161,3 +162,12 @@ def damage_to(path: Path, whole: bytes) -> st.SearchStrategy[Callable[[Path], An
     if path.suffix == ".safetensors":
         return st.one_of(ways, damaged_tensors(path), damaged_tensors(path))
     return ways
+
+
+def redone(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a JSON file, and the manifest's hash of it."""
+    described = json.loads((folder / name).read_text())
+    change(described)
+    (folder / name).write_text(json.dumps(described))
+    if name != "manifest.json":
+        redone(folder, "manifest.json", lambda m: m["files"].update({name: file_hash(folder / name)}))

@@ -86,6 +86,19 @@ TASKS = [
         "test_list": ["assert halve(2) == 1", "assert halve(4) == 2", "assert halve(0) == 0"],
     },
 ]
+# A task file of one's own, of PROBLEMS.
+TASK = {
+    "task": "sums",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "sums.jsonl"}},
+    "test_split": "test",
+    "output_type": "generate_until",
+    "doc_to_text": "Question: {{question}}\nAnswer:",
+    "doc_to_target": "{{answer.split('#### ')[1]}}",
+    "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 30, "do_sample": False},
+    "filter_list": [{"name": "first", "filter": [{"function": "take_first"}]}],
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
 SOLVED = ["def inc(a):\n    return a + 1\n[DONE]", "import os\nos._exit(0)\n[DONE]"]
 
 

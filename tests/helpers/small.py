@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers.harness import PROBLEMS, lines
+from helpers.harness import PROBLEMS, TASK, lines
 from helpers.letters import letters
 from helpers.tuning import bytes_tokenizer
 from prt import reward
@@ -31,18 +31,6 @@ CLIP = {
 }
 LOOK = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [16, 16]}
 CLASSES = ["cat", "dog"]
-TASK = {
-    "task": "sums",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "sums.jsonl"}},
-    "test_split": "test",
-    "output_type": "generate_until",
-    "doc_to_text": "Question: {{question}}\nAnswer:",
-    "doc_to_target": "{{answer.split('#### ')[1]}}",
-    "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 30, "do_sample": False},
-    "filter_list": [{"name": "first", "filter": [{"function": "take_first"}]}],
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-}
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}."
 
 

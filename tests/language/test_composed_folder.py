@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.damage import redone
 from helpers.letters import letters
 from helpers.marks import leave
 from lm_eval.api.instance import Instance
@@ -30,7 +31,6 @@ from transformers import (
     pipeline,
 )
 
-from prt.atomic import file_hash
 from prt.errors import InputError
 from prt.language.composed import Composed, compose
 from prt.language.decode import load_reward
@@ -190,15 +190,6 @@ def refused(folder: Path, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence) as error:
         AutoModelForCausalLM.from_pretrained(folder)
     assert len(str(error.value).splitlines()) == 1 and "/prt-" not in str(error.value)
-
-
-def redone(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a JSON file, and the manifest's hash of it."""
-    described = json.loads((folder / name).read_text())
-    change(described)
-    (folder / name).write_text(json.dumps(described))
-    if name != "manifest.json":
-        redone(folder, "manifest.json", lambda m: m["files"].update({name: file_hash(folder / name)}))
 
 
 def test_parts_that_are_gone_or_changed(folder: Path, tmp_path: Path) -> None:

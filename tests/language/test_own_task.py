@@ -7,25 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.harness import PROBLEMS, lines
+from helpers.harness import PROBLEMS, TASK, lines
 
 from prt.errors import InputError
 from prt.language import task_files
 from prt.language.evaluate import question
 from prt.language.tasks import allow
-
-TASK = {
-    "task": "sums",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "sums.jsonl"}},
-    "test_split": "test",
-    "output_type": "generate_until",
-    "doc_to_text": "Question: {{question}}\nAnswer:",
-    "doc_to_target": "{{answer.split('#### ')[1]}}",
-    "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 30, "do_sample": False},
-    "filter_list": [{"name": "first", "filter": [{"function": "take_first"}]}],
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-}
 
 
 def write(folder: Path, changes: dict[str, Any] | str = "", name: str = "sums.yaml") -> str:

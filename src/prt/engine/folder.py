@@ -18,7 +18,7 @@ from prt.engine import heads
 from prt.engine.config import ARCHITECTURE, SumConfig
 from prt.errors import InputError, first_line
 from prt.language.composed import generation_of
-from prt.language.fit import fitted
+from prt.language.fit import fitted, shortest_context
 from prt.language.models import OTHERS, WEIGHTS, Causal, load_config, load_tokenizer, weights_must_be_there
 from prt.language.recipe import Lora
 from prt.language.reward import base_of, whole
@@ -138,10 +138,9 @@ def folder_for_vllm(parts: Sequence[Part], template: str | None) -> Iterator[Pat
     fit = fitted(target, others)
     text: Any = copy.deepcopy(target.model.config)
     text.vocab_size = fit.size
-    lengths = [getattr(part.causal.model.config, "max_position_embeddings", None) for part in parts]
     if parts[0].head is not None:
         text.head_dim = parts[0].head
-    text.max_position_embeddings = min((length for length in lengths if length is not None), default=None)
+    text.max_position_embeddings = shortest_context([part.causal.model for part in parts])
     config = SumConfig(
         text_config=text,
         parts=[

@@ -31,7 +31,7 @@ from transformers.utils.generic import can_return_tuple
 from prt.combine import check_strength
 from prt.errors import InputError
 from prt.language.composed_folder import FINDING, ComposedConfig, described, read_folder, refuse_options, write_folder
-from prt.language.fit import fitted, refuse_unread, rows_of
+from prt.language.fit import fitted, refuse_unread, rows_of, shortest_context
 from prt.language.models import Causal
 
 HANDED_ON = ("tokenizer", "assistant_tokenizer")  # by generate() to the model, with stop strings and an assistant
@@ -110,13 +110,11 @@ class Composed(PreTrainedModel, GenerationMixin):
         parts_alone = [part for part, _ in parts]
         models: list[PreTrainedModel] = [target.model, *(part.model for part in parts_alone)]
         fit = fitted(target, parts_alone)
-        # What is too long for one is too long for the sum.
-        lengths = [getattr(model.config, "max_position_embeddings", None) for model in models]
         config = ComposedConfig(
             method=method,
             models=described(target, parts),
             vocab_size=fit.size,
-            max_position_embeddings=min((length for length in lengths if length is not None), default=None),
+            max_position_embeddings=shortest_context(models),
         )
         config._attn_implementation = models[0].config._attn_implementation
         super().__init__(config)

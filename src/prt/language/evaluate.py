@@ -75,7 +75,7 @@ def evaluate(
     """
     asked: Asked
     if isinstance(causal, TextRewarded):
-        asked = AsText(causal)
+        asked = AsText(causal.tuned, causal)
     else:
         asked = InTransformers(causal) if isinstance(causal, Causal) else causal
     allow(benchmark, settings, unsafe_code)

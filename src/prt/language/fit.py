@@ -78,3 +78,9 @@ def refuse_unread(unread: dict[int, str], ids: Tensor, mask: Tensor | None, *, p
         raise InputError(
             f"the text has the token {unread[i]!r} (id {i}), which one of the models has no row for; leave it out."
         )
+
+
+def shortest_context(models: Sequence[Any]) -> int | None:
+    """The longest text that every one of some networks takes, in tokens; None where none has a limit."""
+    lengths = [getattr(model.config, "max_position_embeddings", None) for model in models]
+    return min((length for length in lengths if length is not None), default=None)

@@ -60,7 +60,7 @@ class InTransformers:
         """Nothing beside what is always told."""
         return {}
 
-    def asking(self, benchmark: str, batch: int) -> "HarnessModel":
+    def asking(self, benchmark: str, batch: int) -> Any:
         """As :class:`Asked` has it."""
         return HarnessModel(self.causal, benchmark, batch)
 

@@ -7,41 +7,25 @@ from typing import Any
 
 from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import PreTrainedTokenizerBase
 
 from prt.errors import InputError
 from prt.language import prompts
+from prt.language.harness_model import InTransformers
 from prt.language.tasks import ACROSS
 from prt.language.text_decode import TextRewarded
 from prt.progress import progress
 
 
 @dataclass(frozen=True)
-class AsText:
-    """A tuning put on a target as text, as :class:`prt.language.harness_model.Asked` has it."""
+class AsText(InTransformers):
+    """A tuning put on a target as text; ``causal`` is the tuned source, whose tokenizer and precision are told."""
 
     rewarded: TextRewarded
-    engine = "transformers"
 
     @property
     def name(self) -> str:
         """As messages give it."""
         return self.rewarded.name
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The source's."""
-        return self.rewarded.tuned.tokenizer
-
-    @property
-    def dtype(self) -> str:
-        """Of the weights."""
-        return str(self.rewarded.tuned.model.dtype).removeprefix("torch.")
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Nothing beside what is always told."""
-        return {}
 
     def asking(self, benchmark: str, batch: int) -> "TextHarnessModel":
         """As :class:`prt.language.harness_model.Asked` has it, but one prompt at a time."""
