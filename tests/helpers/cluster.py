@@ -129,6 +129,11 @@ class Cluster:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout.strip()
 
+    def answer(self, *command: str) -> str:
+        """What a command of SLURM prints; nothing where it fails."""
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
     def succeeds(self, *command: str) -> bool:
         """Whether a command of SLURM does what it should, now."""
         return subprocess.run(command, capture_output=True, env=self.environment).returncode == 0

@@ -118,8 +118,7 @@ def processes(cluster: Cluster, number: str) -> dict[int, str]:
         except FileNotFoundError:
             return ""
 
-    question = ("scontrol", "listpids", number, NODE)
-    lines = cluster.run(*question).splitlines()[1:] if cluster.succeeds(*question) else []
+    lines = cluster.answer("scontrol", "listpids", number, NODE).splitlines()[1:]
     return {one: program(one) for one in (int(line.split()[0]) for line in lines)}
 
 
