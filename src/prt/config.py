@@ -78,6 +78,10 @@ ClassNames = Annotated[list[str], Field(min_length=1), AfterValidator(told_apart
 Classes = Annotated[list[str] | dict[str, str], BeforeValidator(_class_names)]
 
 
+# The iteration after which a pretraining ends; not written where it is the last.
+Stopped = Annotated[Positive | None, Field(exclude_if=lambda stop: stop is None)]
+
+
 class Part(BaseModel):
     """A part of the configuration: unknown keys and values of another type are refused."""
 
@@ -109,11 +113,12 @@ class Backbone(Part):
     architecture: Literal["vit-s", "vit-b", "rn12", "rn24"] | None = None
     corpus: Literal["poor", "rich"] | None = None
     recipe: Given | None = None
+    stop: Stopped = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         own = [self.architecture is None, self.corpus is None, self.recipe is None]
-        if not (all(own) if self.spec is not None else not any(own)):
+        if not (all([*own, self.stop is None]) if self.spec is not None else not any(own)):
             raise ValueError(f"needs {self.needs}")
         return self
 
@@ -138,13 +143,14 @@ class Model(Part):
     size: Literal["s", "m", "l"] | None = None
     corpus: Literal["poor", "rich"] | None = None
     recipe: Given | None = None
+    stop: Stopped = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         own = [self.size is None, self.corpus is None, self.recipe is None]
         others = [self.spec is None, self.parameters is None]
         if not (
-            all(own) and not any(others)
+            all([*own, self.stop is None]) and not any(others)
             if self.spec is not None
             else not any(own) and all(others) and not self.instruct and not self.architecture
         ):

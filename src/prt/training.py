@@ -73,6 +73,7 @@ def fit(
     identity: Any,
     evaluate: Callable[[], dict[str, float]] | None = None,
     every: int = 0,
+    stop: int | None = None,
 ) -> list[dict[str, float]]:
     """Minimise ``loss`` over the parameters of ``network`` that require gradients.
 
@@ -87,6 +88,7 @@ def fit(
         identity: whatever JSON-able facts determine the result; a checkpoint of another identity is ignored, and on
             a CPU one of another number of threads.
         evaluate: measured every ``every`` iterations, before the first and after the last (0: never).
+        stop: the iteration to end after, of the ``recipe.steps`` that the learning rate is made for; None: all.
 
     Returns:
         The evaluations, each with its ``iteration``.
@@ -95,10 +97,11 @@ def fit(
         InputError: if the loss is not finite, the checkpoint cannot be written, or another process is at this training.
         SystemExit: with 128 + the signal's number, after a checkpoint.
     """
+    last = recipe.steps if stop is None else stop
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = optimizer_of(parameters, recipe)
     scaler = torch.amp.GradScaler(parameters[0].device.type, enabled=recipe.precision == "fp16")
-    mark = fingerprint(identity, recipe.model_dump(), every, threads(parameters[0].device))
+    mark = fingerprint(identity, recipe.model_dump(), last, every, threads(parameters[0].device))
     start, curve, finished = _resume(checkpoint, mark, network, optimizer, scaler)
     if finished:
         return curve
@@ -113,8 +116,8 @@ def fit(
 
     network.train()
     saved = time.monotonic()
-    with alone(checkpoint, name), Stop(name) as stop, progress(name, recipe.steps, "it", start) as bar:
-        for step, batch in zip(range(start, recipe.steps), batches(start), strict=False):
+    with alone(checkpoint, name), Stop(name) as told, progress(name, last, "it", start) as bar:
+        for step, batch in zip(range(start, last), batches(start), strict=False):
             if evaluate and every and step % every == 0:
                 curve.append({"iteration": step} | evaluate())
                 network.train()
@@ -132,19 +135,19 @@ def fit(
             scaler.update()
             bar.set_postfix(loss=f"{value.item():.4f}", refresh=False)
             bar.update()
-            if stop.signal or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if told.signal or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save(step + 1)
                 saved = time.monotonic()
-            if stop.signal:
+            if told.signal:
                 print(
                     f"{name}: stopped by a signal after iteration {step + 1}; run again to go on.",
                     file=sys.stderr,
                 )
-                raise SystemExit(128 + stop.signal)
+                raise SystemExit(128 + told.signal)
     check_weights(network.state_dict().values(), name, recipe.lr)
     if evaluate and every:
-        curve.append({"iteration": recipe.steps} | evaluate())
-    save(recipe.steps, finished=True)
+        curve.append({"iteration": last} | evaluate())
+    save(last, finished=True)
     return curve
 
 

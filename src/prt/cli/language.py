@@ -43,7 +43,8 @@ def pretrain_language(job: JobName, config: ConfigFile) -> None:
     model = plan.config.models[job]
     checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
     recipe, out = Recipe(**(model.recipe or {})), Path(of.makes[0]).parent
-    pretrain(str(model.size), str(model.corpus), recipe, plan.pretraining_seed, out, checkpoint, model.tokenizer)
+    made_of = (str(model.size), str(model.corpus), recipe, plan.pretraining_seed)
+    pretrain(*made_of, out, checkpoint, model.tokenizer, model.stop)
 
 
 def prepare_chats(job: JobName, config: ConfigFile) -> None:

@@ -29,7 +29,8 @@ def pretrain(job: JobName, config: ConfigFile) -> None:
     backbone = plan.config.backbones[job]
     checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
     recipe, out = Recipe(**(backbone.recipe or {})), Path(of.makes[0]).parent
-    pretrain(str(backbone.architecture), str(backbone.corpus), recipe, plan.pretraining_seed, out, checkpoint)
+    made_of = (str(backbone.architecture), str(backbone.corpus), recipe, plan.pretraining_seed)
+    pretrain(*made_of, out, checkpoint, backbone.stop)
 
 
 def prepare(job: JobName, config: ConfigFile) -> None:

@@ -37,7 +37,9 @@ PREPROCESS = {
 }
 
 
-def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Path, checkpoint: Path) -> None:
+def pretrain(
+    architecture: str, corpus: str, recipe: Recipe, seed: int, out: Path, checkpoint: Path, stop: int | None = None
+) -> None:
     """Train a CLIP on a corpus of glyphs and write it to the folder ``out``, which ``local-dir:`` loads.
 
     Args:
@@ -46,6 +48,7 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
         seed: of the initial weights and of the batches.
         out: gets open_clip_model.safetensors, then open_clip_config.json: a folder with the latter is whole.
         checkpoint: a file to resume from, removed at the end.
+        stop: the iteration to end after: the network is then a checkpoint of the pretraining.
 
     Raises:
         InputError: on unknown names, or where the files cannot be written.
@@ -80,7 +83,9 @@ def pretrain(architecture: str, corpus: str, recipe: Recipe, seed: int, out: Pat
         name=f"pretrain {architecture} {corpus}",
         checkpoint=checkpoint,
         identity=facts,
+        stop=stop,
     )
     origin = {"architecture": architecture, "corpus": asdict(glyphs), "recipe": recipe.model_dump(), "seed": seed}
+    origin |= {} if stop is None else {"stop": stop}
     save_backbone(out, network.state_dict(), model_cfg, PREPROCESS, origin)
     remove(checkpoint)

@@ -48,7 +48,14 @@ def architecture(size: str, kind: str | None = None) -> LlamaConfig:
 
 
 def pretrain(
-    size: str, corpus: str, recipe: Recipe, seed: int, out: Path, checkpoint: Path, kind: str | None = None
+    size: str,
+    corpus: str,
+    recipe: Recipe,
+    seed: int,
+    out: Path,
+    checkpoint: Path,
+    kind: str | None = None,
+    stop: int | None = None,
 ) -> None:
     """Train a language model on a corpus and write it to the folder ``out``.
 
@@ -61,6 +68,7 @@ def pretrain(
             with the latter is whole.
         checkpoint: a file to resume from, removed at the end.
         kind: of its tokenizer, a key of ``prt.miniature.tokenizers.TOKENIZERS``.
+        stop: the iteration to end after: the network is then a checkpoint of the pretraining.
 
     Raises:
         InputError: on unknown names, or where the files cannot be written.
@@ -82,6 +90,7 @@ def pretrain(
 
     words = vocabulary(tokenizer(kind)).sha256
     origin = {"size": size, "corpus": {corpus: texts}, "vocabulary": words, "recipe": recipe.model_dump(), "seed": seed}
+    origin |= {} if stop is None else {"stop": stop}
     fit(
         network.model,  # every parameter: the output layer is its embedding
         loss,
@@ -90,6 +99,7 @@ def pretrain(
         name=f"pretrain {size} {corpus}",
         checkpoint=checkpoint,
         identity=origin | {"config": config.to_dict()},
+        stop=stop,
     )
     _save(out, network.eval(), tokenizer(kind), origin)
     remove(checkpoint)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from prt.atomic import must_exist
-from prt.config import Config, Given, Language, Part, Together, Vision
+from prt.config import Backbone, Config, Given, Language, Model, Part, Together, Vision
 from prt.errors import InputError, known
 from prt.language import is_missing
 from prt.language.recipe import Lora
@@ -169,6 +169,13 @@ PRETRAINING = {
 }
 
 
+def _check_pretraining(of: Backbone | Model, place: str) -> None:
+    """Refuse a pretraining that cannot be, or that is to end after its last iteration."""
+    recipe = recipe_of(of.recipe or {}, f"{place}.recipe", PRETRAINING)
+    if of.stop is not None and of.stop > recipe.steps:
+        raise InputError(f"{place}.stop of the configuration is {of.stop}, but its recipe has {recipe.steps} steps.")
+
+
 def _check_vision(vision: Vision) -> None:
     """Refuse names of nothing, and recipes that cannot be, in the vision half."""
     backbones, datasets = vision.backbones, vision.datasets
@@ -191,7 +198,7 @@ def _check_vision(vision: Vision) -> None:
         if backbone.spec is not None:
             _placed(f"vision.backbones.{name}.spec", check_spec, backbone.spec)
         if backbone.recipe is not None:
-            recipe_of(backbone.recipe, f"vision.backbones.{name}.recipe", PRETRAINING)
+            _check_pretraining(backbone, f"vision.backbones.{name}")
     for panel in [*vision.panels, *vision.items.values()]:
         for name in panel.models:
             known(name, backbones, "backbone")
@@ -323,7 +330,7 @@ def _check_language(language: Language) -> None:
         if model.paper is not None:
             known(model.paper, MODELS, f"value of language.models.{name}.paper of the configuration")
         if model.recipe is not None:
-            recipe_of(model.recipe, f"language.models.{name}.recipe", PRETRAINING)
+            _check_pretraining(model, f"language.models.{name}")
         if model.spec is not None and is_missing(model.spec):
             raise InputError(
                 f"the language model '{name}' is to be in {model.spec}, where there is no config.json; name a "
