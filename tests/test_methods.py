@@ -36,7 +36,7 @@ def test_the_sums_are_the_paper_s_equations() -> None:
 
 def test_what_follows_from_an_entry() -> None:
     assert [name for name, of in METHODS.items() if not of.seeded] == ["pretrained", "instruct"]
-    with_alpha = {"prt", "prt_chosen", "adapted", "prt-text", "reward"}
+    with_alpha = {"prt", "prt_best", "prt_chosen", "adapted", "prt-text", "reward"}
     assert {name for name, of in METHODS.items() if of.has_alpha} == with_alpha
     assert len({of.label for of in METHODS.values()}) == len({of.colour for of in METHODS.values()}) == len(METHODS)
     for plain, text in AS_TEXT.items():  # the same networks, and the pretrained source; no folder is put on by it

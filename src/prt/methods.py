@@ -31,7 +31,8 @@ class Method:
     """softmax(base + strength · Σ sign · network); without ``added`` it is ``base`` alone, and has no strength.
 
     ``merged``: the sum is one of weights, base + scale · Σ sign · network: one network of one architecture, whose scale
-    stands where others have their strength. ``at``: the method whose strength is chosen on validation data.
+    stands where others have their strength. ``at``: the method whose strength is chosen on validation data; with
+    ``any_variant`` so is the way in which its reward was tuned.
     ``of_texts``: what is added is the log-ratio of texts, not of tokens, on a target of another tokenizer
     (:mod:`prt.language.prefix`); ``beside`` are networks that this needs, too.
     """
@@ -42,6 +43,7 @@ class Method:
     added: tuple[tuple[int, Network], ...] = ()
     merged: bool = False
     at: str | None = None
+    any_variant: bool = False
     of_texts: bool = False
     beside: tuple[Network, ...] = ()
 
@@ -110,6 +112,10 @@ METHODS: dict[str, Method] = {
     "reward": Method("reward alone", "#56B4E9", REWARD),  # eq. 12's ρ
 }
 _CHOSEN = {"prt": "#332288", "eft": "#DDCC77", "poe": "#AA4499", "difference": "#117733"}
+# Before those whose strength alone is chosen, which it is compared with.
+METHODS["prt_best"] = replace(
+    METHODS["prt"], label="PRT, tuning and strength chosen", colour="#661100", at="prt", any_variant=True
+)
 METHODS |= {
     f"{name}_chosen": replace(METHODS[name], label=f"{METHODS[name].label}, strength chosen", colour=colour, at=name)
     for name, colour in _CHOSEN.items()

@@ -33,9 +33,10 @@ class Measure:
 class Result:
     """All metrics of a cell; ``headline`` is the one that figures and comparisons show.
 
-    ``strength`` is the one that was chosen on validation data, where one was.
+    ``strength`` and ``variant`` are those that were chosen on validation data, where they were.
     """
 
     headline: str
     measures: dict[str, Measure]
     strength: float | None = None
+    variant: str | None = None

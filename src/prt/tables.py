@@ -41,9 +41,9 @@ class Tables(NamedTuple):
     the headline metric, of what is transferred (at α = 0 and strength 1) from the other methods. A model without a
     seed has one row, no seed, no spread over seeds, and an interval over the examples.
 
-    Of a method whose strength is chosen, ``transfer`` says which it was, and ``summary`` none; it is compared with
-    what transfers with a chosen strength, too, and others with what does not. A variant is compared with the
-    experiment's own.
+    Of a method whose strength, or variant, is chosen, ``transfer`` says which it was, and ``summary`` none; it is
+    compared with what transfers with a chosen strength, too, and others with what does not. A variant is compared with
+    the experiment's own.
 
     ``verdict`` and ``p`` are of each comparison alone; ``p_holm`` is corrected for all comparisons of these tables;
     those of variants, weight differences and chosen strengths are a family of their own.
@@ -98,7 +98,8 @@ def _rows(variant: Cell, seeds: Seeds) -> Iterator[tuple[dict[str, Any], str]]:
         measures = {seed: result.measures[metric] for seed, result in seeds.items()}
         n = {"n": len(first.measures[metric].values)}
         for seed, measure in measures.items():
-            chosen = {} if seeds[seed].strength is None else {"strength": seeds[seed].strength}
+            chosen = {key: getattr(seeds[seed], key) for key in ("strength", "variant")}
+            chosen = {key: value for key, value in chosen.items() if value is not None}
             row = here | {"seed": seed} | chosen | vars(measure.interval(measure.values, measure.groups)) | n
             yield row, "transfer"
         x, groups = _stacked(list(measures.values()))

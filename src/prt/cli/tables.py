@@ -53,7 +53,8 @@ def tables(job: JobName, config: ConfigFile) -> None:
                 cells = [c for c in vision.cells(dataset) if split == "test" or not METHODS[c.method].at]
                 scored = Scored(map(Path, vision.scores(dataset, split)))
                 if any(METHODS[cell.method].at for cell in cells):
-                    scored.choose_on(Scored(map(Path, vision.scores(dataset, "validation"))), vision.strengths(dataset))
+                    validation = Scored(map(Path, vision.scores(dataset, "validation")))
+                    scored.choose_on(validation, vision.strengths(dataset), vision.variants(dataset))
                 found = tables(cells, scored.result)._asdict() | {"theory": scored.theory(cells)}
                 for name, table in found.items():
                     write_table(Path(vision.table(part, name)), table)

@@ -42,7 +42,7 @@ def select(summary: pd.DataFrame) -> pd.DataFrame:
     rows = every[every["method"].isin(list(LINE)) & every["alpha"].fillna(0).eq(0)]
     tried = rows.groupby(["dataset", "shots", "source", "target", "method"])["strength"].transform("nunique")
     rows = rows[tried > 1]
-    chosen = every[every["method"].map(lambda name: METHODS[name].at in LINE)]
+    chosen = every[every["method"].map(lambda name: METHODS[name].at in LINE and not METHODS[name].any_variant)]
     rows = pd.concat([rows, chosen]) if len(chosen) else rows
     for method in ALWAYS:
         if not rows["method"].eq(method).any():

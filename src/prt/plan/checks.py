@@ -32,7 +32,7 @@ ALWAYS = ("pretrained", "prt", "eft", "source_ft")
 FURTHER = [
     name
     for name, of in METHODS.items()
-    if name not in ALWAYS and not of.of_texts and all(n.model != "adapted" for n in of.networks)
+    if name not in ALWAYS and not of.of_texts and not of.any_variant and all(n.model != "adapted" for n in of.networks)
 ]
 
 

@@ -63,9 +63,12 @@ class VisionPlan(Places):
         """(α, variant) of the rewards of a source: (0, None), the αs of Figure 6, and the variants."""
         item = self.config.figure6
         swept = (dataset, source, shots) == (item.dataset, item.source, item.shots)
-        # What is tuned further on noise is the experiment's own reward.
-        variants = [(of.alpha, name) for name, of in self.config.variants.items() if dataset != self.noisy]
+        variants = [(alpha, name) for name, alpha in self.variants(dataset).items()]
         return unique([(0.0, None), *((alpha, None) for alpha in (item.alphas if swept else [])), *variants])
+
+    def variants(self, dataset: str) -> dict[str, float]:
+        """Name → α of the other ways in which rewards are tuned: none on noise, where the experiment's own goes on."""
+        return {name: of.alpha for name, of in self.config.variants.items() if dataset != self.noisy}
 
     def runs(self, dataset: str) -> list[Run]:
         """Everything that is tuned on a data set: FT of all backbones, rewards of the sources."""
@@ -116,11 +119,17 @@ class VisionPlan(Places):
             for source, target in self.pairs(dataset)
             for name in methods
             if self.alike(source, target) or not METHODS[name].merged
-            for alpha, variant in (self.rewards(dataset, source, shots) if METHODS[name].has_alpha else [(None, None)])
+            for alpha, variant in self._tunings(name, dataset, source, shots)
             if variant or not (alpha and METHODS[name].at)
             for strength in (self.strengths(dataset) if name in SWEPT and (variant or not alpha) else [1.0])
             for seed in self.config.seeds
         )  # fmt: skip
+
+    def _tunings(self, method: str, dataset: str, source: str, shots: str) -> list[tuple[float | None, str | None]]:
+        """(α, variant) of the rows of a method; of one that chooses among variants there is one row, if there are."""
+        if METHODS[method].any_variant:
+            return [(0.0, None)] if self.variants(dataset) else []
+        return [*self.rewards(dataset, source, shots)] if METHODS[method].has_alpha else [(None, None)]
 
     def strengths(self, dataset: str) -> list[float]:
         """The strengths that are tried on a data set."""

@@ -1,6 +1,6 @@
 """Every cell of every vision table, from cached scores: a sum of a few matrices and what is measured of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -43,10 +43,19 @@ class Scored:
         self._result = cache(self._computed)
         self._validation: Scored | None = None
         self._strengths: Sequence[float] = ()
+        self._variants: Mapping[str, float] = {}
 
-    def choose_on(self, validation: "Scored", strengths: Sequence[float]) -> None:
-        """Choose strengths, where a method asks for that, among ``strengths`` by the accuracy on other scores."""
-        self._validation, self._strengths = validation, strengths
+    def choose_on(
+        self, validation: "Scored", strengths: Sequence[float], variants: Mapping[str, float] | None = None
+    ) -> None:
+        """Choose by the accuracy on other scores, where a method asks for that.
+
+        Args:
+            validation: those scores.
+            strengths: what is chosen among.
+            variants: name → α of the ways to tune a reward that are chosen among, beside the experiment's own.
+        """
+        self._validation, self._strengths, self._variants = validation, strengths, variants or {}
 
     def network(self, cell: Cell, network: Network) -> Tensor:
         """Log-probabilities or rewards (N, L) of a network of a cell, in float64: sums do not depend on their order.
@@ -87,7 +96,7 @@ class Scored:
         calibration error.
 
         Of a method whose strength is chosen: the one that is best on the validation scores, and of several the nearest
-        to 1.
+        to 1, of the reward that comes first.
 
         Raises:
             InputError: if scores are missing.
@@ -97,10 +106,16 @@ class Scored:
     def _chosen(self, cell: Cell) -> Result:
         if self._validation is None:
             raise InputError(f"the strength of {cell} is chosen on validation data: give its scores, too.")
-        fixed = [cell.model_copy(update={"method": method(cell.method).at, "strength": s}) for s in self._strengths]
+        of = method(cell.method)
+        ways = [(cell.alpha, cell.variant), *((a, name) for name, a in self._variants.items() if of.any_variant)]
+        fixed = [
+            cell.model_copy(update={"method": of.at, "strength": s, "alpha": alpha, "variant": variant})
+            for alpha, variant in ways
+            for s in self._strengths
+        ]
         means = [self._validation.result(c).measures["top1"].values.mean() for c in fixed]
         best = max(zip(means, fixed, strict=True), key=lambda of: (of[0], -abs((of[1].strength or 0) - 1)))[1]
-        return replace(self.result(best), strength=best.strength)
+        return replace(self.result(best), strength=best.strength, variant=best.variant if of.any_variant else None)
 
     def _computed(self, cell: Cell) -> Result:
         if method(cell.method).at:
