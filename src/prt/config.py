@@ -243,6 +243,7 @@ class Vision(Part):
     costs: Costs | None = None
     table5: Table5 | None = None
     together: Together | None = None
+    ageing: Panel | None = None
 
     @property
     def items(self) -> dict[str, Experiment]:
@@ -306,7 +307,7 @@ class Table3(Part):
     compile: bool = True
 
 
-Figure = Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14", "tokenizers"]
+Figure = Literal["figure3", "figure4", "figure10", "figure11", "figure13", "figure14", "tokenizers", "ageing_language"]
 
 
 class Language(Part):

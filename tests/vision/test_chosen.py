@@ -21,7 +21,8 @@ STRENGTHS = [0.0, 0.5, 1.0, 2.0]
 def scored(split: str, folder: Path) -> Scored:
     """A target that says 0 by one nat, and a reward that says 1 by 1.5; from strength 1 on, the sum says 1.
 
-    A variant's reward says nothing, another's what is right. A source's weights on the target's say 1 with scale 1, and 0 with scale 2.
+    A variant's reward says nothing, another's what is right. A source's weights on the target's say 1 with scale 1, and
+    0 with scale 2.
     """
     folder = folder / split
     facts: dict[str, Any] = {"labels": LABELS[split], "classes": ["a", "b"], "split": split}

@@ -66,9 +66,12 @@ def doctor(
 
 def pretrainings(
     experiments: Annotated[list[Path], typer.Argument(help="Folders such as results/demo, one for each pretraining.")],
-    out: Annotated[Path, typer.Option(help="The folder for the tables.")],
+    out: Annotated[Path, typer.Option(help="The folder for the tables and pictures.")],
 ) -> None:
-    """Put experiments together that differ in `pretraining_seed` alone: means, and how far they spread."""
+    """Put experiments together that differ in `pretraining_seed` alone: means, and how far they spread.
+
+    Of an experiment with variants of rewards, the pictures of the portability study, too.
+    """
     from prt.plan import Plan
     from prt.pretrainings import ROWS, over_pretrainings
     from prt.tables import read_table, write_table
@@ -89,3 +92,6 @@ def pretrainings(
     }
     for file, table in found.items():
         write_table(out / file, table)
+    from prt.figures.pooled import draw
+
+    draw(configs[0], found, experiments, out / "figures")

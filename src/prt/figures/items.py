@@ -11,13 +11,17 @@ from prt import published
 from prt.atomic import read_json
 from prt.config import Panel
 from prt.figures import (
+    ageing,
     beside,
+    bound,
+    calibration,
     costs_table,
     decoding_table,
     entropy,
     ledger,
     next_tokens,
     noise_table,
+    portability,
     seeds_table,
     strength,
     theory_table,
@@ -67,6 +71,15 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
         return partial(strength.draw, _read(files, SUMMARY))
     if item.name == "together":
         return partial(together.draw, table(half))
+    if item.name == "portability_vision":
+        return partial(portability.draw, _read(files, COMPARISON))
+    if item.name == "bound":
+        half_way = len(files) // 2  # the tables of theory, then the summaries
+        return partial(bound.draw, _read(files[:half_way], THEORY), _read(files[half_way:], SUMMARY))
+    if item.name == "calibration":
+        return partial(calibration.draw, _read(files, SUMMARY))
+    if item.name == "ageing" and config.ageing is not None:
+        return partial(ageing.draw, _read(files, SUMMARY), config.ageing.source, config.ageing.targets)
     if item.name == "ledger":
         return partial(ledger.draw, _read(files, published.LEDGER))
     if item.name == "figure6a":
@@ -101,11 +114,16 @@ def _language(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
         return partial(next_tokens.draw, read_json(files[0], "table of next tokens"))
     if item.name == "table3":
         return partial(decoding_table.draw, read_table(files[0], COSTS[1:]), **options)
+    if item.name == "portability_language":
+        return partial(portability.draw, read_table(files[0], COMPARISON))
     summary, comparison = read_table(files[0], SUMMARY), read_table(files[1], COMPARISON)
     if item.name == "figure7":
         return partial(entropy.draw_transfer, summary)
     if item.name in ("table4", "table6"):
         return partial(seeds_table.draw, summary, comparison, lora=item.name == "table6", **options)
+    if item.name == "ageing_language":
+        (chain,) = half.config.bars["ageing_language"].panels
+        return partial(ageing.draw, summary, chain.source, chain.targets)
     panels = _panels(half.config.transfers[item.name].panels)
     options["published"] = read_csv(BARS)
     return partial(transfer_bars.draw, summary, panels=panels, **options)

@@ -22,6 +22,11 @@ PAPER, BARS = (Path(__file__).parents[3] / "config" / "published" / f"{name}.csv
 # Items that the paper does not have, as the report's reader knows them.
 OTHERS = {"ledger": "Zero-shot ledger", "beside": "Paper beside ours", "strength": "Strength"}
 OTHERS |= {"together": "Two rewards", "tokenizers": "Other tokenizers"}
+# The portability study, one target.
+STUDY = {"portability_vision": "Portability, images", "portability_language": "Portability, language"}
+STUDY |= {"bound": "Portability, bound", "calibration": "Portability, calibration"}
+STUDY |= {"ageing": "Ageing, images", "ageing_language": "Ageing, language"}
+OTHERS |= STUDY
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,14 @@ class Plan:
         yield self._item("vision", "strength", summaries(vision.datasets), None)
         if config.together is not None:
             yield self._item("vision", "together", together.needs(vision), config.together.model_dump())
+        if config.variants:
+            of = vision.datasets
+            compared, theories = ([vision.table(f"test/{d}", t) for d in of] for t in ("comparison", "theory"))
+            yield self._item("vision", "portability_vision", compared, None, "portability")
+            yield self._item("vision", "bound", [*theories, *summaries(of)], None)
+            yield self._item("vision", "calibration", summaries(of), None)
+        if config.ageing is not None:
+            yield self._item("vision", "ageing", summaries(vision.datasets), config.ageing.model_dump())
         if config.ledger is not None:
             checks = [f"{vision.top}/ledger/{dataset}.csv" for dataset in vision.datasets]
             yield self._item("vision", "ledger", checks, None)
@@ -149,9 +162,13 @@ class Plan:
             return
         for name, item in language.config.transfers.items():
             needs = [language.table(name, table) for table in ("summary", "comparison")]
-            caption = name if name in ("figure7", "table4", "table6") else "language_bars"
+            caption = {"ageing_language": "ageing"}.get(name, "language_bars")
+            caption = name if name in ("figure7", "table4", "table6") else caption
             printed = file_hash(PAPER if name.startswith("table") else BARS)
             yield self._item("language", name, needs, [item.model_dump(), language.paper_names, printed], caption)
+        if language.config.variants and language.config.bars:
+            compared = [language.table("", "comparison")]
+            yield self._item("language", "portability_language", compared, None, "portability")
         for name in language.config.next_tokens:
             yield self._item("language", name, [f"{language.top}/next_tokens/{name}.json"], None, "next_tokens")
         if language.config.table3 is not None:
@@ -192,6 +209,8 @@ class Plan:
         found = {name: [f"{stem}.pdf" for stem in item.pictures] for name, item in self.items.items()}
         if {"figure6a", "figure6b"} <= found.keys():
             found["figure6"] = found["figure6a"] + found["figure6b"]
+        if study := [file for name in STUDY for file in found.get(name, [])]:
+            found["portability"] = study
         return found | self._data_targets()
 
     def _data_targets(self) -> dict[str, list[str]]:
@@ -253,7 +272,7 @@ class Plan:
                 )
 
     def _refuse_taken_names(self) -> None:
-        taken = {*self.items, "figure6", "all", "fetch", *RULES}
+        taken = {*self.items, "figure6", "portability", "all", "fetch", *RULES}
         seen: set[str] = set()
         for half, what in (
             (self.vision and self.vision.datasets, "data set"),

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from prt.atomic import must_exist
-from prt.config import Backbone, Config, Given, Language, Model, Part, Together, Vision
+from prt.config import Backbone, Config, Given, Language, Model, Panel, Part, Together, Vision
 from prt.errors import InputError, known
 from prt.language import is_missing
 from prt.language.recipe import Lora
@@ -214,6 +214,9 @@ def _check_vision(vision: Vision) -> None:
         known(item.shots, datasets[item.dataset].shots, f"number of shots of {name}")
     if vision.together is not None:
         _check_together(vision, vision.together)
+    for of, shown in {"together": vision.together, "ageing": vision.ageing}.items():
+        if shown is not None:
+            _check_pairs(vision, of, shown)
     if vision.table5 is not None:
         recipe_of(vision.table5.recipe, "vision.table5.recipe", ONE_PRECISION | FURTHER_ON)
         noisy = f"{vision.table5.dataset}-noise"
@@ -230,11 +233,15 @@ def _check_together(vision: Vision, item: Together) -> None:
         known(item.shots, vision.datasets[dataset].shots, f"number of shots of together on {dataset}")
         if dataset == "both":
             raise InputError("together calls the mean of its data sets 'both'; choose another name for the data set.")
+
+
+def _check_pairs(vision: Vision, name: str, item: Panel) -> None:
+    """Refuse an item that shows a transfer which no panel has."""
     pairs = {(panel.source, target) for panel in vision.panels for target in panel.models}
     for target in item.targets:
         if (item.source, target) not in pairs:
             raise InputError(
-                f"together puts rewards of '{item.source}' on '{target}', but no panel has that source with that "
+                f"{name} puts rewards of '{item.source}' on '{target}', but no panel has that source with that "
                 "target: add it to vision.panels."
             )
 
@@ -317,6 +324,8 @@ def _check_language(language: Language) -> None:
     for name, item in language.transfers.items():
         for benchmark in item.benchmarks:
             known(benchmark, benchmarks, f"benchmark of {name}")
+        if name == "ageing_language" and len(item.panels) > 1:
+            raise InputError("ageing_language has several panels, but is one chain of targets: keep one of them.")
         for panel in item.panels:
             for used in panel.models:
                 known(used, models, "language model")
