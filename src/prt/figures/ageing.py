@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
 from prt.errors import InputError
-from prt.figures.style import INK, conditions, legend, plain_style, save, titles, within
+from prt.figures.style import INK, conditions, folded, legend, plain_style, save, titles, within
 from prt.methods import METHODS
 from prt.select import chosen, headline, plain
 
@@ -78,4 +78,4 @@ def _panels(above: Axes, below: Axes, rows: pd.DataFrame) -> None:
         if method != "pretrained":
             gain = value - 100 * own.loc[list(of["target"])].to_numpy()
             below.plot(x, gain, style, marker="o", markersize=2.4, color=colour)
-    below.set_xticks(range(len(names)), [f"{name}\n{100 * own[name]:.0f} %" for name in names])
+    below.set_xticks(range(len(names)), [f"{folded(name, 10)}\n{100 * own[name]:.0f} %" for name in names])
