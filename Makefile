@@ -6,7 +6,7 @@ CORES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo pretrainings rehearsal test test-package test-pipeline test-vllm bench browser slurm-packages
+.PHONY: demo pretrainings portability rehearsal test test-package test-pipeline test-vllm bench browser slurm-packages
 
 demo: .venv/installed
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --prioritize results/demo/figures/figure2.png
@@ -21,6 +21,17 @@ pretrainings: demo
 	    results/demo-pretraining$$seed/vision/summary.csv results/demo-pretraining$$seed/language/summary.csv || exit; \
 	done
 	prt pretrainings results/demo $(AGAIN:%=results/demo-pretraining%) --out results/demo-pretrainings
+
+# The portability study after four pretrainings: pictures and tables in results/portability.
+STUDIED ?= 0 1 2 3
+portability: .venv/installed
+	for seed in $(STUDIED); do \
+	  snakemake --configfile config/portability.yaml --config experiment=portability$$seed pretraining_seed=$$seed \
+	    --cores $(CORES) --rerun-incomplete --show-failed-logs portability \
+	    results/portability$$seed/vision/summary.csv results/portability$$seed/vision/theory.csv \
+	    results/portability$$seed/language/summary.csv || exit; \
+	done
+	prt pretrainings $(STUDIED:%=results/portability%) --out results/portability
 
 # The whole paper on small stand-ins, on CPUs; docs/rehearsal.md says what it takes.
 REHEARSAL := --configfile config/paper.yaml config/rehearsal.yaml --config device=cpu jobs=few

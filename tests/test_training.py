@@ -77,6 +77,18 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert same(whole, again)
 
 
+def test_one_that_ends_early_is_a_checkpoint_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its learning rates are the whole recipe's; where the whole was stopped, it had the same weights."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    recipe = Recipe(lr=1e-2, steps=12, warmup=3)
+    early, curve = regression(tmp_path / "early", recipe, stop=7, evaluate=dict, every=5)
+    assert [row["iteration"] for row in curve] == [0, 5, 7]
+    with pytest.raises(KeyboardInterrupt):
+        regression(tmp_path / "whole", recipe, stop_at=7)
+    state = read_tensors(tmp_path / "whole" / "c.safetensors", "checkpoint")[0]
+    assert all(torch.equal(value, state[f"network.{name}"]) for name, value in early.state_dict().items())
+
+
 def test_another_recipe_starts_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     regression(tmp_path, Recipe(lr=1e-2, steps=4, warmup=0))
     network, _ = regression(tmp_path, Recipe(lr=1e-3, steps=4, warmup=0))

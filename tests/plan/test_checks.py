@@ -47,6 +47,8 @@ VISION: list[tuple[str, Any, str]] = [
     ("backbones.tiny", {"spec": 1}, "backbones.tiny.spec of the configuration is 1, which is wrong"),
     ("backbones.tiny", {"spce": "RN50/openai"}, "'spce': did you mean 'spec'?"),
     ("backbones.tiny.recipe.precision", "bf16", "precision of the configuration cannot be set there: pretraining"),
+    ("backbones.tiny.stop", 6, "vision.backbones.tiny.stop of the configuration is 6, but its recipe has 5 steps"),
+    ("backbones.other.stop", 2, "backbones.other of the configuration needs either 'spec' alone"),
     ("backbones.tiny.recipe.augment", True, "augment of the configuration cannot be set there: the corpus"),
     ("backbones.tiny.recipe.reference", 0, "recipe.reference of the configuration cannot be set there: noth"),
     ("recipe.reference", [1, 0], "'reference' of a training recipe is [1, 0]; it should be a number from 0"),
@@ -72,6 +74,7 @@ VISION: list[tuple[str, Any, str]] = [
     ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
     ("together", TOGETHER, "unknown data set of together 'mnits': did you mean 'digits'?"),
     ("together", TOGETHER | {"datasets": ["digits"] * 2}, "together.datasets of the configuration has the entry"),
+    ("ageing", {"source": "other", "targets": ["tiny"]}, "ageing puts rewards of 'other' on 'tiny', but no panel has"),
     ("costs.training", ["othr"], "unknown backbone of costs 'othr': did you mean 'other'?"),
     ("costs.inference", [["tiny"]], "vision.costs.inference.0 of the configuration is ['tiny'], which is wrong"),
     ("ledger.beyond", "halt", "unknown value of vision.ledger.beyond of the configuration 'halt'"),
@@ -108,6 +111,7 @@ table4: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
 table6: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
 """
 
+CHAINS = {"benchmarks": ["problems"], "panels": [{"source": s, "targets": [t]} for s, t in ("sm", "ms")]}
 OTHER = {"spec": "a/b", "parameters": 1.0, "tokenizer": "other"}
 SPOKEN: list[tuple[str, Any, str]] = [
     ("benchmarks.gsm9k", {}, "unknown benchmark 'gsm9k': did you mean 'gsm8k'?"),
@@ -119,6 +123,8 @@ SPOKEN: list[tuple[str, Any, str]] = [
     ("bars.figure2", {}, "language.bars"),
     ("table4.panels.0.targets", ["mm"], "unknown language model 'mm'"),
     ("models.s", {"spec": "/nowhere", "parameters": 1}, "'s' is to be in /nowhere, where there is no config.json"),
+    ("models.s.stop", 6, "language.models.s.stop of the configuration is 6, but its recipe has 5 steps"),
+    ("bars.ageing_language", CHAINS, "ageing_language has several panels, but is one chain of targets"),
     ("models.s.size", None, "language.models.s of the configuration needs either 'spec' and 'parameters'"),
     ("models.m", OTHER | {"parameters": None}, "language.models.m of the configuration needs either 'spec' and"),
     (

@@ -111,6 +111,25 @@ def test_experiments_with_other_tokenizers(below: str, above: str, source: str, 
     assert all(cell in after.language.cells() for cell in before.language.cells())
 
 
+@pytest.mark.parametrize("names", [["portability"], ["paper", "paper_portability"]])
+def test_the_portability_study(names: list[str]) -> None:
+    """One target for its pictures; every reward is tuned in every way, and the chain's checkpoints are apart."""
+    of = Plan.read([ROOT / "config" / f"{name}.yaml" for name in names])
+    assert of.vision is not None and of.language is not None
+    pictures = {"portability_vision", "portability_language", "bound", "calibration", "ageing"}
+    pictures |= {"ageing_language"} if "ageing_language" in of.language.config.bars else set()
+    assert {Path(file).stem for file in of.targets()["portability"]} == pictures
+    for half in (of.vision, of.language):
+        runs = half.runs("digits") if half is of.vision and names == ["portability"] else []
+        for source in {run.model for run in runs if run.method == "prt"}:
+            assert {run.variant for run in runs if run.model == source} == {None, *half.config.variants}
+    reads = {file for item in of.items.values() if item.name in pictures for file in item.needs}
+    assert reads <= of.jobs.makers.keys()
+    stops = {name: backbone.stop for name, backbone in of.vision.config.backbones.items() if backbone.stop}
+    abouts = [of.jobs.get("pretrain", name).about for name in [*stops, *(["rn12-700"] if stops else [])]]
+    assert all(about not in abouts[:number] for number, about in enumerate(abouts))
+
+
 def test_few_and_many_jobs_make_the_same(demo: Plan) -> None:
     """One cell, one result, however jobs are cut: the same runs and rows, every one made by exactly one job."""
     many = plan("demo", jobs="many")
