@@ -111,6 +111,15 @@ def test_experiments_with_other_tokenizers(below: str, above: str, source: str, 
     assert all(cell in after.language.cells() for cell in before.language.cells())
 
 
+def test_models_that_a_reward_is_tuned_beside_take_memory() -> None:
+    """Of the paper's size: a model that fits one GPU does not, beside one of 8 billion parameters."""
+    language = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())["language"]
+    language["variants"] = {"mixed": {"recipe": {"references": ["llama-3-8b"]}}}
+    jobs = plan("paper", language=language).jobs
+    own, beside = (jobs.get("tune_language", f"llama-3.2-1b/prt_0{name}/0") for name in ("", "-mixed"))
+    assert (own.gpus, beside.gpus) == (1, 8) and beside.billions > own.billions + 7
+
+
 @pytest.mark.parametrize("names", [["portability"], ["paper", "paper_portability"]])
 def test_the_portability_study(names: list[str]) -> None:
     """One target for its pictures; every reward is tuned in every way, and the chain's checkpoints are apart."""
@@ -296,6 +305,11 @@ def test_variants(demo: Plan) -> None:
     assert recipes["ft"] == recipes["prt_0"] == demo.vision.recipe(runs["ft"])
     job = found.jobs.get("tune", "digits/vit-b-poor/prt_0-mixed/16/0")
     assert "results/demo/vision/zero_shot/digits/rn12-rich" in job.needs
+    # A model that only rewards are tuned beside must be what was published, too.
+    config["vision"]["backbones"]["rn24-rich"] = config["vision"]["backbones"]["rn12-rich"] | {"architecture": "rn24"}
+    config["vision"]["variants"]["mixed"]["recipe"] = {"references": ["rn24-rich"]}
+    ledger = Plan.of(config | {"jobs": "many"}).jobs.get("check_zero_shot", "digits")
+    assert "results/demo/vision/zero_shot/digits/rn24-rich" in ledger.needs
     tuned = found.jobs.get("tune_language", "s-poor/prt_0.01-long/0")
     assert "results/demo/language/models/m-rich/config.json" in tuned.needs
     rows = [row for row in found.language.rows("figure3") if row.variant]

@@ -17,7 +17,7 @@ def check_zero_shot(job: JobName, config: ConfigFile) -> None:
     from prt.tables import write_table
 
     begin()
-    scores = [Path(vision.zero_shot_folder(b, job), "test.safetensors") for b in vision.backbones(job)]
+    scores = [Path(vision.zero_shot_folder(b, job), "test.safetensors") for b in vision.with_heads(job)]
     table = ledger(scores, Path(vision.config.ledger.published), vision.config.ledger.tolerance)
     write_table(Path(of.makes[0]), table)
     if differ := differences(table):

@@ -264,10 +264,13 @@ class LanguagePlan(Texts):
             ]
             beside = [self.weights(place) for run in of for place in self.further(run)]
             needs = tuple(unique([self.weights(self.model(model)), f"{self.top}/data/manifest.json", *beside]))
-            billions = self.config.models[model].parameters or 0.0
-            # Weights, gradients and two moments in float32 take 16 bytes a parameter, of a GPU's 80 GB.
-            gpus = 0 if self.is_miniature(model) else 1 if billions < 2 else 8
-            yield Job("tune_language", name, needs, (f"{self.top}/tuned/{name}",), about, gpus, billions)
+            own = self.config.models[model].parameters or 0.0
+            references = [self.recipe(run).references for run in of]
+            further = max(sum(self.config.models[name].parameters or 0.0 for name in names) for names in references)
+            # Weights, gradients and two moments in float32 take 16 bytes a parameter, of a GPU's 80 GB; further models,
+            # which are weights alone, two.
+            gpus = 0 if self.is_miniature(model) else 1 if own + further / 8 < 2 else 8
+            yield Job("tune_language", name, needs, (f"{self.top}/tuned/{name}",), about, gpus, own + further)
 
     def cell_path(self, cell: Cell) -> str:
         """A measured cell's path under ``evaluated``."""

@@ -256,7 +256,7 @@ class VisionPlan(Places):
 
     def _ledger(self, published: str, tolerance: float) -> Iterator[Job]:
         for dataset in self.datasets:
-            needs = unique([*(self.zero_shot(b, dataset) for b in self.backbones(dataset)), published])
+            needs = unique([*(self.zero_shot(b, dataset) for b in self.with_heads(dataset)), published])
             made = f"{self.top}/ledger/{dataset}.csv"
             yield Job("check_zero_shot", dataset, tuple(needs), (made,), tolerance)
             yield Job("approve_zero_shot", dataset, (made,), (made.replace(".csv", ".approved"),))
