@@ -108,12 +108,7 @@ def test_a_table_of_random_weights(table: pd.DataFrame) -> None:
     speeds = values(table, "tokens_per_second")
     rows = table[table["quantity"] == "time_per_token"]
     assert (rows["std"] > 0).all() and (rows["repeats"] == 3).all()
-    spread = {(row.method, row.variant): row.std for row in rows.itertuples()}
-    for key, time in times.items():
-        # The mean of three speeds is above the speed of the mean time, and below that of the least, which is within
-        # 2 / √3 standard deviations of the mean (Samuelson's inequality), however they vary.
-        least = time - 2 / 3**0.5 * spread.get(key, 0.0)
-        assert speeds[key] >= 999.9 / time and (least <= 0 or speeds[key] <= 1000.1 / least)
+    assert speeds == pytest.approx({key: 1000 / time for key, time in times.items()})
     assert set(table["prompt_tokens"]) == {24} and set(table["new_tokens"]) == {16}
 
 
@@ -156,6 +151,19 @@ def test_bounds_above_a_measurement_are_not_given(
 def test_bandwidth_of_what_a_cache_holds() -> None:
     """Is that of the cache, which is faster than the memory: else the bound of a small model were none."""
     assert max(_reached(CPU, 2**20) for _ in range(3)) > _reached(CPU, 2**28)
+
+
+def test_a_time_that_other_work_made_negative(capsys: pytest.CaptureFixture[str]) -> None:
+    """Is left out, with what hangs on it; a single negative one among others is part of their mean."""
+    place = ["table3", "small", "big", "prt", "static", "random"]
+
+    def quantities(times: list[float], alone: float) -> dict[str, float]:
+        return {row[6]: row[7] for row in benchmark._rows(place, benchmark.Measured(times), 0.1, alone)}
+
+    assert set(quantities([1.0, -4.0], 2.0)) == {"bytes_bound", "peak_memory"}
+    assert "no time of prt of small on big, static: other work took more" in capsys.readouterr().err
+    assert quantities([5.0, -1.0], 1.0)["tokens_per_second"] == 500
+    assert "relative_speed" not in quantities([5.0, -1.0], -1.0)
 
 
 def test_the_time_of_a_round_where_nothing_is_accepted(table: pd.DataFrame) -> None:

@@ -91,8 +91,10 @@ def decoding(
     Returns:
         A row for each method, variant and quantity: time_per_token and bytes_bound in ms, tokens_per_second,
         relative_speed (to the target alone, of the same variant), peak_memory in GB, and of speculative decoding
-        acceptance (of the drafted tokens) and tokens_per_target_forward. ``std`` is over the repeats. No bytes_bound is
-        given where a measured time is below its own: the bandwidth was none of what was read.
+        acceptance (of the drafted tokens) and tokens_per_target_forward. ``std`` is over the repeats, of
+        tokens_per_second to first order. No bytes_bound is
+        given where a measured time is below its own: the bandwidth was none of what was read. Where other work made a
+        mean time negative, it and what hangs on it are left out, and standard error says so.
 
     Raises:
         InputError: for numbers that are too small, an unknown precision, a context that is too short, different
@@ -124,7 +126,7 @@ def decoding(
                     bound = 1000 * bytes_moved(method, target, source, measured.acceptance or 0.0) / bandwidth
                     rows += _rows(place, measured, bound, alone[variant])
                     # Of means: a single time is a difference of two runs, and may be too short.
-                    refuted |= bool(np.mean(measured.per_token) < bound)
+                    refuted |= bool(0 < np.mean(measured.per_token) < bound)
                     if measured.acceptance is not None and pair.weights != "tuned":
                         place[4] = f"{variant}, if {SUPPOSED} accepted"
                         bound = 1000 * bytes_moved(method, target, source, SUPPOSED) / bandwidth
@@ -161,14 +163,17 @@ def _rows(place: list[Any], measured: Measured, bound: float, alone: float) -> l
     """Rows of :data:`COLUMNS` for one measurement."""
     times = np.array(measured.per_token)
     mean, std = times.mean(), times.std(ddof=1) if len(times) > 1 else None
-    speeds = 1000 / times
-    rows: list[list[Any]] = [
-        ["time_per_token", mean, std, "ms"],
-        ["tokens_per_second", speeds.mean(), speeds.std(ddof=1) if len(times) > 1 else None, "1/s"],
-        ["bytes_bound", bound, None, "ms"],
-        ["relative_speed", alone / mean, None, "1"],
-        ["peak_memory", measured.memory, None, "GB"],
-    ]
+    rows: list[list[Any]] = [["bytes_bound", bound, None, "ms"], ["peak_memory", measured.memory, None, "GB"]]
+    # A time is a difference of two runs: on a busy machine even the mean may be none, and its inverse is no speed.
+    if mean > 0:
+        speed = 1000 / mean
+        rows.append(["time_per_token", mean, std, "ms"])
+        rows.append(["tokens_per_second", speed, None if std is None else speed * std / mean, "1/s"])
+        rows += [["relative_speed", alone / mean, None, "1"]] if alone > 0 else []
+    else:
+        source, target, method, variant = place[1:5]
+        print(f"no time of {method} of {source} on {target}, {variant}: other work took more than the tokens; measure "
+              "on a quiet machine, or more of them.", file=sys.stderr)  # fmt: skip
     if measured.acceptance is not None:
         rows.append(["acceptance", measured.acceptance, None, "1"])
         rows.append(["tokens_per_target_forward", measured.tokens_per_target_forward, None, "1"])
