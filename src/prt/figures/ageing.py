@@ -10,13 +10,14 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
 from prt.errors import InputError
-from prt.figures.style import INK, conditions, folded, legend, plain_style, save, titles, within
+from prt.figures.style import conditions, folded, legend, plain_style, save, titles, within
 from prt.methods import METHODS
 from prt.select import chosen, headline, plain
 
 LINES: dict[str, LineStyleType] = {
     **{"prt": "-", "prt_best": "-", "poe": ":", "difference": "-.", "source_ft": "--", "ft": "-", "pretrained": "-"}
 }
+APART = ("pretrained", "difference")  # often so far below that the others could not be told from each other
 
 
 def draw(summary: pd.DataFrame, source: str, targets: Sequence[str], stem: Path) -> None:
@@ -33,11 +34,11 @@ def select(summary: pd.DataFrame, source: str, targets: Sequence[str]) -> pd.Dat
     """The rows of the chain at strength 1 or one that is chosen, in its order.
 
     Raises:
-        InputError: if a target's own accuracy or PRT's is missing.
+        InputError: if a target's own accuracy, PRT's or that of the source's FT is missing.
     """
     rows = plain(headline(chosen(summary, sources=source, targets=targets)))
     rows = rows[rows["method"].isin(list(LINES))]
-    for method in ("pretrained", "prt"):
+    for method in ("pretrained", "prt", "source_ft"):
         if absent := set(targets) - set(rows.loc[rows["method"] == method, "target"]):
             raise InputError(f"the summary has no '{method}' on '{min(absent)}' of the chain; evaluate it.")
     return rows.sort_values("target", key=lambda names: names.map(list(targets).index), kind="stable")
@@ -45,7 +46,7 @@ def select(summary: pd.DataFrame, source: str, targets: Sequence[str]) -> pd.Dat
 
 @plain_style
 def figure(rows: pd.DataFrame) -> Figure:
-    """The figure of the rows that :func:`select` gave: above accuracies, below gains over the target's own."""
+    """The figure of the rows that :func:`select` gave: above accuracies, below gains over keeping the source's FT."""
     columns, source = conditions(rows), rows["source"].iloc[0]
     drawn = Figure(figsize=(max(0.7 + 2.6 * len(columns), 4.5), 4.4), layout="constrained")
     axes = drawn.subplots(2, len(columns), squeeze=False, sharex="col", sharey="row")
@@ -53,7 +54,7 @@ def figure(rows: pd.DataFrame) -> Figure:
         above.set_title(title)
         _panels(above, below, within(rows, source, condition))
     axes[0, 0].set_ylabel("accuracy (%)")
-    axes[1, 0].set_ylabel("gain over the target alone (points)")
+    axes[1, 0].set_ylabel("gain over the source's FT, kept (points)")
     drawn.supxlabel(f"the target, and its own accuracy; what is carried was tuned on {source}")
     handles = [
         Line2D([], [], color=METHODS[name].colour, linestyle=line, marker="o", markersize=2, label=METHODS[name].label)
@@ -68,14 +69,13 @@ def _panels(above: Axes, below: Axes, rows: pd.DataFrame) -> None:
     """The chain of one data set."""
     own = rows[rows["method"] == "pretrained"].set_index("target")["value"]
     names = list(own.index)
-    below.axhline(0, color=INK, linewidth=0.6)
+    kept = 100 * rows.loc[rows["method"] == "source_ft", "value"].iloc[0]
     for method, style in LINES.items():
         of = rows[rows["method"] == method]
         x, value = [names.index(target) for target in of["target"]], 100 * of["value"]
         colour = METHODS[method].colour
         ends = [100 * (of["value"] - of["low"]).clip(lower=0), 100 * (of["high"] - of["value"]).clip(lower=0)]
         above.errorbar(x, value, ends, linestyle=style, marker="o", markersize=2.4, color=colour, elinewidth=0.5)
-        if method != "pretrained":
-            gain = value - 100 * own.loc[list(of["target"])].to_numpy()
-            below.plot(x, gain, style, marker="o", markersize=2.4, color=colour)
+        if method not in APART:
+            below.plot(x, value - kept, style, marker="o", markersize=2.4, color=colour)
     below.set_xticks(range(len(names)), [f"{folded(name, 10)}\n{100 * own[name]:.0f} %" for name in names])

@@ -1,19 +1,20 @@
 """Does Proposition 3.2's bound predict what a reward gains? Its quantities beside the gains, with rank correlations."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from prt.errors import InputError
-from prt.figures.style import INK, conditions, legend, plain_style, save, titles
+from prt.figures.style import INK, OTHERS, conditions, legend, plain_style, save, titles
 
 ON = ["pretraining", "dataset", "shots", "source", "target"]
 QUANTITIES = {"epsilon": "ε (nat)", "C": "C", "bound": "bound (nat)", "kl": "KL(π_θ ‖ π̃_θ) (nat)"}
-GAINS = {"gain": "gain over the target alone (points)", "kept": "gain over the source's FT, kept (points)"}
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+GAINS = {"gain": "over the target alone", "kept": "over the source's FT, kept"}
 
 
 def draw(theory: pd.DataFrame, summary: pd.DataFrame, stem: Path) -> None:
@@ -87,7 +88,7 @@ def said(values: list[float]) -> str:
 def figure(rows: pd.DataFrame) -> Figure:
     """The figure of the rows that :func:`select` gave: a column for each quantity, a row for each gain."""
     of = conditions(rows)
-    colours = {condition: COLOURS[number % len(COLOURS)] for number, condition in enumerate(of)}
+    colours = dict(zip(of, itertools.cycle(OTHERS), strict=False))
     drawn = Figure(figsize=(7.4, 3.9), layout="constrained")
     axes = drawn.subplots(len(GAINS), len(QUANTITIES), sharex="col", sharey="row")
     shade = [colours[condition] for condition in zip(rows["dataset"], rows["shots"], strict=True)]
@@ -97,12 +98,17 @@ def figure(rows: pd.DataFrame) -> Figure:
             axis.scatter(rows[quantity], 100 * rows[gain], s=5, c=shade, alpha=0.6, linewidths=0)
             if (rows[quantity] > 0).all():
                 axis.set_xscale("log")
+                wide = rows[quantity].max() > 100 * rows[quantity].min()
+                axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0), numticks=5))
+                axis.xaxis.set_major_formatter("{x:g}")
+                axis.xaxis.set_minor_formatter(NullFormatter())
             over, within = correlations(rows, quantity, gain)
             lines = [f"ρ {said(over)}", *([f"in a transfer {said(within)}"] if within else [])]
             axis.set_title("\n".join(lines), fontsize=5.5)
             if gain == list(GAINS)[-1]:
                 axis.set_xlabel(unit)
         line[0].set_ylabel(name)
+    drawn.supylabel("gain in accuracy (points)")
     handles = [
         Line2D([], [], color=colours[condition], marker="o", linestyle="none", label=title)
         for condition, title in zip(of, titles(of), strict=True)

@@ -4,17 +4,16 @@ import itertools
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
 from prt.errors import InputError
-from prt.figures.style import INK, legend, plain_style, save, titles
+from prt.figures.style import INK, OTHERS, legend, plain_style, save, titles
 from prt.methods import METHODS
 
 METRICS = {"top1": "accuracy (%)", "ece": "calibration error (%)"}
-OTHERS: dict[str, LineStyleType] = {"eft": "--", "poe": ":"}
+BESIDE: dict[str, LineStyleType] = {"eft": "--", "poe": ":"}
 KEYS = ["dataset", "shots", "source", "method", "variant", "strength", "metric"]
 
 
@@ -35,7 +34,7 @@ def select(summary: pd.DataFrame) -> pd.DataFrame:
         InputError: if there are none.
     """
     rows = summary[~summary["lora"]]
-    rows = rows[rows["method"].isin(["prt", *OTHERS]) & rows["metric"].isin(list(METRICS))]
+    rows = rows[rows["method"].isin(["prt", *BESIDE]) & rows["metric"].isin(list(METRICS))]
     rows = rows[(rows["source"] != rows["target"]) & ~(rows["variant"].isna() & rows["alpha"].fillna(0).ne(0))]
     if rows["strength"].nunique() < 2:
         raise InputError("the summary has no two strengths of a reward on another model; evaluate more of them.")
@@ -48,7 +47,7 @@ def figure(rows: pd.DataFrame) -> Figure:
     """The figure of the rows that :func:`select` gave: a column for each source on each data set, a row a metric."""
     panels = list(dict.fromkeys(zip(rows["dataset"], rows["shots"], rows["source"], strict=True)))
     variants = [name for name in rows["variant"].unique() if isinstance(name, str)]
-    colours = dict(zip(variants, itertools.cycle(colormaps["Dark2"].colors), strict=False))  # type: ignore[attr-defined]
+    colours = dict(zip(variants, itertools.cycle(OTHERS), strict=False))
     drawn = Figure(figsize=(0.6 + 1.75 * len(panels), 3.6), layout="constrained")
     axes = drawn.subplots(len(METRICS), len(panels), squeeze=False, sharex=True, sharey="row")
     drawn.supxlabel("strength 1/λ")
@@ -61,14 +60,14 @@ def figure(rows: pd.DataFrame) -> Figure:
             for variant, colour in colours.items():
                 line = here[here["variant"] == variant]
                 axis.plot(line["strength"], 100 * line["value"], color=colour, linewidth=0.9)
-            for method in (*OTHERS, "prt"):
+            for method in (*BESIDE, "prt"):
                 line = here[here["method"].eq(method) & here["variant"].isna()]
-                axis.plot(line["strength"], 100 * line["value"], OTHERS.get(method, "-"), color=METHODS[method].colour)
+                axis.plot(line["strength"], 100 * line["value"], BESIDE.get(method, "-"), color=METHODS[method].colour)
             if column == 0:
                 axis.set_ylabel(unit)
     handles = [
-        Line2D([], [], color=METHODS[name].colour, linestyle=OTHERS.get(name, "-"), label=METHODS[name].label)
-        for name in ("prt", *OTHERS)
+        Line2D([], [], color=METHODS[name].colour, linestyle=BESIDE.get(name, "-"), label=METHODS[name].label)
+        for name in ("prt", *BESIDE)
         if rows["method"].eq(name).any()
     ]
     handles += [Line2D([], [], color=colour, linewidth=0.9, label=name) for name, colour in colours.items()]

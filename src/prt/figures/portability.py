@@ -1,15 +1,15 @@
 """What makes a reward portable: what each way to tune or to add one gains on the targets that it is carried to."""
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from prt.errors import InputError
-from prt.figures.style import INK, folded, legend, plain_style, save
+from prt.figures.style import INK, OTHERS, folded, legend, plain_style, save
 from prt.methods import METHODS
 
 # Over what a gain is: each with the baseline of methods at strength 1, and of those whose strength is chosen.
@@ -77,13 +77,13 @@ def figure(rows: pd.DataFrame) -> Figure:
     """The figure of the rows that :func:`select` gave: a row of panels for each data set, a column a baseline."""
     datasets, ways = list(rows["dataset"].unique()), list(rows["way"].unique())
     transfers = list(dict.fromkeys(zip(rows["source"], rows["target"], strict=True)))
-    shades = colormaps["Dark2"].colors  # type: ignore[attr-defined]
-    colour = {transfer: shades[number % len(shades)] for number, transfer in enumerate(transfers)}
+    colour = dict(zip(transfers, itertools.cycle(OTHERS), strict=False))
     drawn = Figure(figsize=(7.4, 0.5 + len(datasets) * (0.4 + 0.2 * len(ways))), layout="constrained")
     axes = drawn.subplots(len(datasets), len(OVER), squeeze=False, sharex="row", sharey=True)
     for line, dataset in zip(axes, datasets, strict=True):
         for axis, over in zip(line, OVER, strict=True):
-            _panel(axis, rows[rows["dataset"].eq(dataset) & rows["over"].eq(over)], ways, colour)
+            here = rows[rows["dataset"].eq(dataset)]
+            _panel(axis, here[here["over"].eq(over)], ways, colour, limits(here))
             if dataset == datasets[0]:
                 axis.set_title(over)
         line[0].set_ylabel(dataset, fontweight="bold")
@@ -97,8 +97,22 @@ def figure(rows: pd.DataFrame) -> Figure:
     return drawn
 
 
-def _panel(axis: Axes, rows: pd.DataFrame, ways: list[str], colour: dict[tuple[str, str], str]) -> None:
-    """A line for each way, from above, with a point and its interval for each transfer."""
+def limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """What is shown, in points: all but weight differences, which may lose more than all others gain."""
+    shown = 100 * rows.loc[rows["method"] != "difference", "difference"]
+    low, high = min(shown.min(), 0), max(shown.max(), 0)
+    return low - 0.1 * (high - low), high + 0.1 * (high - low)
+
+
+def _panel(
+    axis: Axes,
+    rows: pd.DataFrame,
+    ways: list[str],
+    colour: dict[tuple[str, str], str],
+    shown: tuple[float, float],
+) -> None:
+    """A line for each way, from above, with a point and its interval for each transfer; a number where it is beyond."""
+    axis.set_xlim(*shown)
     axis.axvline(0, color=INK, linewidth=0.6)
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", visible=True)
@@ -116,4 +130,9 @@ def _panel(axis: Axes, rows: pd.DataFrame, ways: list[str], colour: dict[tuple[s
             axis.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=colour[pair], linewidth=0.7)
             axis.plot(100 * row["difference"], place, "o", color=colour[pair], markersize=2.2)
         mean = 100 * here["difference"].mean()
+        if not shown[0] <= mean <= shown[1]:
+            side, to = ("left", shown[0]) if mean < shown[0] else ("right", shown[1])
+            said = f"mean {mean:.0f}".replace("-", "−")
+            axis.text(to, number, f" {said} ", ha=side, va="center", fontsize=5.5)
+            continue
         axis.plot([mean] * 2, [number - 0.42, number + 0.42], color=INK, linewidth=1.4, zorder=3)

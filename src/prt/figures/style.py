@@ -20,6 +20,9 @@ from prt.methods import METHODS
 
 INK = "#333333"
 
+# For what is no method, beside PRT's, EFT's and PoE's colours: of Okabe and Ito's palette and Tol's, and a brown.
+OTHERS = ("#009E73", "#D55E00", "#882255", "#56B4E9", "#000000", "#999933", "#7F4F24", "#44AA99")
+
 MOST = 6  # panels beside each other, where there is a single source
 
 # Where a column has no room for the label, and what only tables of costs know.
