@@ -62,7 +62,7 @@ def test_the_bound_beside_the_gains() -> None:
     constants = pd.concat([theory(), *others])
     rows = bound.select(constants, tables)
     keys = ["source", "target", "shots"]
-    assert len(rows) == 2 * 3 * 2 * (2 + len(VARIANTS))  # sources, other targets, shots, and ways to tune
+    assert len(rows) == 2 * 3 * 2 * (1 + len(VARIANTS))  # sources, other targets, shots, and ways to tune
     here = tables[tables["headline"]]
     one = rows[rows["variant"].eq("half")].iloc[0]
     place = here[np.logical_and.reduce([here[key].eq(one[key]) for key in keys])]

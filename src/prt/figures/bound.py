@@ -35,6 +35,8 @@ def draw(theory: pd.DataFrame, summary: pd.DataFrame, stem: Path) -> None:
 def select(theory: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """A row for each reward on each other model, at strength 1: its quantities and gains, means over tuning seeds.
 
+    The rewards are the experiment's own, at α = 0, and the variants.
+
     Raises:
         InputError: if there are fewer than three.
     """
@@ -47,7 +49,8 @@ def select(theory: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     for gain, baseline in (("gain", "pretrained"), ("kept", "source_ft")):
         of = plain[plain["method"] == baseline].set_index(ON)["value"]
         found[gain] = found["accuracy"] - of.reindex(pd.MultiIndex.from_frame(found[ON])).to_numpy()
-    found = found[found["source"] != found["target"]].reset_index(drop=True)
+    own = found["variant"].isna() & found["alpha"].ne(0)  # Figure 6's, on one data set alone
+    found = found[(found["source"] != found["target"]) & ~own].reset_index(drop=True)
     if len(found) < 3:
         raise InputError("fewer than three rewards were put on other models: no correlation can be told.")
     return found
