@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.killed import killed, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prt.atomic import (
+    alone,
     fingerprint,
+    making,
     read_json,
     read_tensors,
     remove,
@@ -130,17 +133,63 @@ def test_the_nearest_name() -> None:
         known("zzzz", ["b", "a"], "method")
 
 
+def _folder(top: Path) -> None:
+    if (made := top / "a" / "b" / "made").exists():  # then it is whole, and not made again
+        return
+    with making(made) as aside:
+        (aside / "inner").mkdir()
+        write_text(aside / "inner" / "text", "x")
+
+
+def _scratch(top: Path) -> None:
+    with scratch("tests") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "large").write_text("x")
+
+
+def _lock(top: Path) -> None:
+    with alone(top / "a" / "checkpoint", "test"):
+        write_text(top / "a" / "checkpoint", "x")
+    remove(top / "a" / "checkpoint")
+
+
+WRITERS = {
+    "a file": lambda top: write_text(top / "a" / "text", "x"),
+    "tensors": lambda top: write_tensors(top / "a" / "w.safetensors", {"w": torch.zeros(3)}, {}),
+    "a folder": _folder,
+    "a scratch folder": _scratch,
+    "a checkpoint and its lock": _lock,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_writer_that_is_killed_anywhere_leaves_nothing_once_it_is_done_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No half file, no empty folder, nothing among the system's temporary files: just what one leaves that was not."""
+    work, temporary = WRITERS[name], tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    work(tmp_path / "whole")
+    count = 0
+    while killed(lambda: work(tmp_path / str(count)), count):  # noqa: B023  # it is called at once
+        work(tmp_path / str(count))
+        assert tree(tmp_path / str(count)) == tree(tmp_path / "whole")
+        assert not tree(temporary)
+        count += 1
+    assert count > 1
+
+
 LEAVING = """
 import sys, time
-from prt.atomic import remove, scratch, scratch
+from prt.atomic import scratch
 with scratch("tests") as folder:
-    (folder / "large").write_text("x")
     print(folder, flush=True)
     time.sleep(60)
 """
 
 
-def test_scratch_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_folders_of_killed_processes_go_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     command, options = [sys.executable, "-c", LEAVING], {"stdout": subprocess.PIPE, "text": True}
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -151,16 +200,24 @@ def test_scratch_folders_of_killed_processes_go(tmp_path: Path, monkeypatch: pyt
         folders = [Path(process.stdout.readline().strip()) for process in (killed, alive)]
         killed.kill()
         killed.wait()
-        others = [tmp_path / "prt-another-abc", tmp_path / "prt-tests-file"]
+        others = [tmp_path / f"prt-{name}" for name in ("another-abc", "tests-file", "tests-pipe", "tests-link")]
         others[0].mkdir()
         others[1].write_text("")
-        for path in (*folders, *others):
-            os.utime(path, (0, 0))
+        os.mkfifo(others[2])
+        others[3].symlink_to(others[0])
         with scratch("tests") as folder:
             assert folder.parent == tmp_path
             assert sorted(tmp_path.iterdir()) == sorted([folder, folders[1], *others])
         assert not folder.exists()
         alive.kill()
+
+
+def test_a_folder_that_is_not_made_leaves_none_above_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RuntimeError), making(tmp_path / "there" / "a" / "b") as aside:
+        (aside / "half").write_text("x")
+        raise RuntimeError
+    assert tree(tmp_path) == {"there"}
 
 
 def test_removing_takes_what_a_killed_writer_left(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import os
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,6 @@ _REMEDY = {
     errno.ENOTDIR: "a file stands where a folder is needed; remove it or choose another folder",
     errno.EEXIST: "a file stands where a folder is needed; remove it or choose another folder",
 }
-
-SETTLED = 60  # seconds until a folder of :func:`scratch` surely has its lock
 
 
 @contextmanager
@@ -65,11 +62,13 @@ def making(folder: Path) -> Iterator[Path]:
     """
     named, folder = folder, Path(os.path.abspath(folder))  # "." and ".." have no name to stand beside
     aside, _ = _asides(folder)
+    above: list[Path] = []
     try:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise InputError(f"{named} is there already; choose another folder, or remove it.")
         if aside.exists():
             shutil.rmtree(aside)
+        above = [place for place in folder.parents if not place.exists()]
         aside.mkdir(parents=True)
         yield aside
         aside.rename(folder)
@@ -81,6 +80,9 @@ def making(folder: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        for place in above:
+            with suppress(OSError):  # it holds what was made
+                place.rmdir()
 
 
 def _unwritable(path: Path, error: Exception) -> InputError | None:
@@ -126,18 +128,23 @@ def scratch(purpose: str) -> Iterator[Path]:
     """
     prefix = f"prt-{purpose}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError):  # another user's, or in use
-            if time.time() - left.stat().st_mtime > SETTLED and not left.is_symlink():
-                with _locked(left):
-                    shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=prefix) as name, _locked(Path(name)):
-        yield Path(name)
+        with suppress(OSError), _locked(left):  # else it is another user's, or in use
+            shutil.rmtree(left)
+    with ExitStack() as stack:
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=prefix))
+            with suppress(FileNotFoundError, BlockingIOError):  # taken for a dead process's before it had its lock
+                stack.enter_context(_locked(folder))
+                if folder.exists():
+                    break
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; OSError if another process does."""
-    opened = os.open(folder, os.O_RDONLY)
+    """Hold the lock of a folder; OSError if another process does, or it is no folder."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

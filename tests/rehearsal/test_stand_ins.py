@@ -181,7 +181,7 @@ def test_a_stand_in_that_cannot_be_written(tmp_path: Path) -> None:
     from prt.rehearsal.pictures import make
 
     (tmp_path / "paper").write_text("a file where a folder is needed")
-    with pytest.raises(InputError, match=r"paper/cub could not be made .*; mend that and run again"):
+    with pytest.raises(InputError, match=r"cannot write .*paper/cub: .*; a file stands where a folder is needed"):
         make("paper:cub", tmp_path)
 
 

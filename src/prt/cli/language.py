@@ -4,7 +4,17 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prt.cli.options import ConfigFile, Device, JobName, begin, device_of, dtype_of, models_of, plan_of
+from prt.cli.options import (
+    ConfigFile,
+    Device,
+    JobName,
+    begin,
+    checkpoint_of,
+    device_of,
+    dtype_of,
+    models_of,
+    plan_of,
+)
 from prt.hub import allow_network
 
 if TYPE_CHECKING:
@@ -41,7 +51,7 @@ def pretrain_language(job: JobName, config: ConfigFile) -> None:
 
     begin()
     model = plan.config.models[job]
-    checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
+    checkpoint = checkpoint_of(plan.top, f"pretrain/{job}.safetensors")
     recipe, out = Recipe(**(model.recipe or {})), Path(of.makes[0]).parent
     made_of = (str(model.size), str(model.corpus), recipe, plan.pretraining_seed)
     pretrain(*made_of, out, checkpoint, model.tokenizer, model.stop)
@@ -76,7 +86,7 @@ def tune_language(job: JobName, config: ConfigFile, device: Device = "auto") -> 
                 plan.recipe(run),
                 plan.lora(run),
                 out=Path(plan.folder(run)),
-                checkpoints=Path(plan.top, "checkpoints", plan.path(run)),
+                checkpoints=checkpoint_of(plan.top, plan.path(run)),
                 references=tuple(plan.further(run)),
             )
             for run in runs

@@ -41,6 +41,16 @@ def plan_of(config: Path) -> "Plan":
     return Plan.read([config])
 
 
+def checkpoint_of(top: str, name: str) -> Path:
+    """Where a training keeps its checkpoint: in one folder for all of them, so that no empty ones stay behind.
+
+    Args:
+        top: the folder of its half of the experiment.
+        name: what the plan calls it, in which no name has a comma.
+    """
+    return Path(top, "checkpoints", name.replace("/", ","))
+
+
 def device_of(name: str) -> "torch.device":
     """The device of that name; ``auto`` is a GPU where there is one.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prt.cli.options import ConfigFile, Device, JobName, begin, device_of, plan_of, workers_of
+from prt.cli.options import ConfigFile, Device, JobName, begin, checkpoint_of, device_of, plan_of, workers_of
 from prt.hub import allow_network
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def pretrain(job: JobName, config: ConfigFile) -> None:
 
     begin()
     backbone = plan.config.backbones[job]
-    checkpoint = Path(plan.top, "checkpoints", "pretrain", f"{job}.safetensors")
+    checkpoint = checkpoint_of(plan.top, f"pretrain/{job}.safetensors")
     recipe, out = Recipe(**(backbone.recipe or {})), Path(of.makes[0]).parent
     made_of = (str(backbone.architecture), str(backbone.corpus), recipe, plan.pretraining_seed)
     pretrain(*made_of, out, checkpoint, backbone.stop)
@@ -77,7 +77,7 @@ def tune(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
                 run,
                 plan.recipe(run),
                 out=Path(plan.folder(run)),
-                checkpoint=Path(plan.top, "checkpoints", f"{plan.path(run)}.safetensors"),
+                checkpoint=checkpoint_of(plan.top, f"{plan.path(run)}.safetensors"),
                 every=plan.every(run),
                 initial=Path(begun) if (begun := plan.initial(run)) else None,
                 references=tuple(Further(*of) for of in plan.further(run)),

@@ -4,7 +4,6 @@ Each returns what it found, and raises where it fails. ``NotHere``: this machine
 """
 
 import multiprocessing
-import tempfile
 import time
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from prt.atomic import scratch
 from prt.doctor.sharded import gradients
 from prt.errors import InputError
 from prt.machine import cpu_has_bf16
@@ -66,7 +66,7 @@ def two_processes() -> str:
         NotHere: where it worked over Gloo, as there is no second GPU.
     """
     gpus = torch.cuda.device_count() >= 2
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("doctor") as folder:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([gradients.__module__])  # imported once, by what both are copies of
         where = (f"file://{folder}/store", "nccl" if gpus else "gloo")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prt.errors import InputError, first_line
+from prt.atomic import making
 
 
 @contextmanager
@@ -19,12 +19,6 @@ def remaking(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: if it cannot be written (no space, no permission, …).
     """
-    aside = folder.with_name(f".{folder.name}.part")
-    try:
-        for old in (aside, folder):
-            shutil.rmtree(old, ignore_errors=True)
-        aside.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    with making(folder) as aside:
         yield aside
-        aside.rename(folder)
-    except OSError as error:
-        raise InputError(f"{folder} could not be made ({first_line(error)}); mend that and run again.") from error

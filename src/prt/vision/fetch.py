@@ -13,7 +13,7 @@ from typing import Any
 
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
-from prt.atomic import remove, write_json
+from prt.atomic import making, remove, write_json
 from prt.errors import InputError, first_line
 from prt.hub import ORIGIN, download, fetch_dataset, kind_of, origin
 from prt.vision.catalogue import Archive, Entry, entry
@@ -118,21 +118,17 @@ def _torchvision(name: str, root: Path) -> dict[str, Any]:
 
 @contextmanager
 def _aside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder`` to work in; on success it becomes ``folder``."""
-    aside = folder.with_name(f".{folder.name}.part")
-    try:
-        if aside.exists():
-            shutil.rmtree(aside)
-        aside.mkdir(parents=True)
-        yield aside
-        aside.rename(folder)
-    except InputError:
-        raise
-    except Exception as error:  # network, checksum, space, broken archive: the loaders raise many kinds
-        raise InputError(
-            f"{folder} could not be made ({first_line(error)}); mend that, or go where there is a network, and fetch "
-            "again."
-        ) from error
+    """Yield an empty folder beside ``folder`` to work in; on success it becomes ``folder``, on failure it goes."""
+    with making(folder) as aside:
+        try:
+            yield aside
+        except InputError:
+            raise
+        except Exception as error:  # network, checksum, space, broken archive: the loaders raise many kinds
+            raise InputError(
+                f"{folder} could not be made ({first_line(error)}); mend that, or go where there is a network, and "
+                "fetch again."
+            ) from error
 
 
 @contextmanager
