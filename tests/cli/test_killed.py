@@ -78,6 +78,7 @@ def test_a_killed_command_leaves_nothing_once_it_is_given_again(
             done += 1
         assert tree(top) == whole
     assert count > 1
+    assert {path.name for path in top.rglob("*") if path.is_dir() and not any(path.iterdir())} <= {"checkpoints"}
     harness._scratch.cache_clear()
     with scratch("evaluate"):  # as the next one begins; each of this process has one until its end
         assert len(list(tmp_path.iterdir())) == 1 + (done if name == "evaluate" else 0)
