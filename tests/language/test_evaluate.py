@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import lm_eval.tasks
 import pytest
 import torch
 import yaml
+from helpers.damage import redone
 from helpers.harness import (
     ARC,
     CELL,
@@ -27,6 +28,7 @@ from helpers.harness import (
     read,
     tiny,
 )
+from helpers.small import llama, tuned_llama
 from transformers import LlamaForCausalLM
 
 from prt.errors import InputError
@@ -230,6 +232,20 @@ def test_a_broken_model(tiny: Causal, tmp_path: Path) -> None:
     torch.nn.init.constant_(broken.model.norm.weight, torch.nan)
     with pytest.raises(InputError, match="broken gives NaN on arc_easy"):
         measure(Causal("broken", broken, tiny.tokenizer), "arc_easy", tmp_path / "out", data=str(lines(tmp_path, ARC)))
+
+
+def test_a_variant_of_a_reward_is_measured_as_such(prt: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    target, data = llama(tmp_path / "llama", 0), lines(tmp_path / "data", ARC)
+    reward = tuned_llama(tmp_path / "reward", llama(tmp_path / "base", 1))
+    given = ["evaluate", "arc_easy", "--reward", reward, "--target", target, "--device", "cpu", "--set", f"data={data}"]
+    found = {}
+    for variant in (None, "beside"):
+        redone(reward, "manifest.json", lambda m: m.update({"variant": variant} if variant else {}))  # noqa: B023
+        code, _, complaint = prt(*given, "--out", tmp_path / "out")
+        assert code == 0, complaint
+        found[variant] = read(tmp_path / "out")[0]
+        assert found[variant]["cell"]["variant"] == variant
+    assert found[None]["metrics"] == found["beside"]["metrics"]
 
 
 def test_the_same_again(tiny: Causal, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -290,6 +290,8 @@ def test_what_is_wrong_ends_with_one_sentence(places: dict[str, Path], tmp_path:
     refused("cannot be loaded", cut)
     shutil.copy(places["lora"] / "adapter_config.json", cut / "manifest.json")
     refused("has a manifest.json already", cut)
+    (cut / "manifest.json").write_text('{"kind": "composed"}')
+    refused("holds no language model that others tuned, but is of kind composed; name a folder in", cut)
 
     # An adapter whose base is missing, or another.
     gone = changed("lora", "adapter_config.json", base_model_name_or_path="/home/them/base")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.cutting import END, TURN, byte_level, random_model, sentencepiece
+from helpers.cutting import END, TURN, bpe, byte_level, random_model, sentencepiece
 from helpers.harness import ARC, lines, read
 from helpers.letters import letters, put
 from transformers import TextStreamer
@@ -90,6 +90,16 @@ def test_the_likeliest_answer_is_known_as_such():
     assert [text.likelihoods(PROMPT, [each])[0] for each in others] == [
         (pytest.approx(value, abs=1e-4), greedy) for value, greedy in found
     ]
+
+
+def test_what_the_source_cannot_say_is_impossible_and_changes_nothing_else():
+    few = bpe("Tomhas ", ("h", "a"))
+    text = TextRewarded(TARGET, *(random_model(seed, few) for seed in (1, 2)), 0.5)
+    possible = text.likelihoods("Tom", [" has"])
+    found = text.likelihoods("Tom", [" has 12", " has", "é", " has"])
+    assert found[0] == found[2] == (-math.inf, False)
+    assert found[1] == found[3] == (pytest.approx(possible[0][0], abs=1e-4), possible[0][1])
+    assert math.isfinite(found[1][0])
 
 
 def test_sampling_is_repeatable_and_ends_at_a_stop():

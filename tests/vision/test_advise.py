@@ -5,10 +5,12 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.damage import redone
 from safetensors.torch import load_file, save_file
 
 from prt.errors import InputError
@@ -93,6 +95,32 @@ def test_the_command(prt: Prt, tuned: Path, backbone: Path, pictures: Path, data
         code, said, complaint = prt(*given, "--data", data)
         assert (code, said) == (1, "")
         assert sentence in complaint.splitlines()[-1].replace("train, test", "test, train")
+
+
+def test_a_fine_tuned_model_of_other_labels_or_another_backbone_is_refused(
+    tuned: Path, backbone: Path, dataset: Path, tmp_path: Path
+) -> None:
+    reward = load_reward(tuned / "prt" / "4" / "0")
+    read, labels = examples(dataset, reward.classes)
+
+    def refused(why: str, change: Callable[[dict[str, Any]], None]) -> None:
+        folder = Path(shutil.copytree(tuned / "ft" / "4" / "0", tmp_path / "ft", dirs_exist_ok=True))
+        redone(folder, "manifest.json", change)
+        with pytest.raises(InputError, match=why):
+            ways(f"local-dir:{backbone}", reward, load_reward(folder, method="eft"), read, labels)
+
+    refused(
+        r"the reward .*prt/4/0 and the fine-tuned .*ft have different labels",
+        lambda m: m.update(classes=["a", "b", "c"]),
+    )
+    other = Path(shutil.copytree(backbone, tmp_path / "other"))
+    weights = load_file(other / "open_clip_model.safetensors")
+    save_file(weights | {"logit_scale": weights["logit_scale"] + 1}, other / "open_clip_model.safetensors")
+    theirs = {"spec": f"local-dir:{other}", "weights": load_backbone(f"local-dir:{other}").fingerprint}
+    refused(
+        "were tuned from different backbones; name a run of ft of the reward's own",
+        lambda m: m["backbone"].update(theirs),
+    )
 
 
 def test_a_prepared_data_set_of_other_labels_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ def import_model(spec: str, base: str | None, out: Path, *, method: str, downloa
         warnings.simplefilter("ignore", UserWarning)  # of PEFT, about what is refused here
         folder = _fetched(spec, downloads)
         if (folder / tuned.MANIFEST).is_file():
+            if (kind := read_json(folder / tuned.MANIFEST).get("kind", "language")) != "language":
+                raise InputError(
+                    f"{folder} holds no language model that others tuned, but is of kind {kind}; name a folder in "
+                    "transformers' or PEFT's format."
+                )
             raise InputError(f"{folder} has a {tuned.MANIFEST} already, as what this command makes; use it as it is.")
         described = read_json(folder / ADAPTER, "adapter's description") if (folder / ADAPTER).is_file() else None
         if described is None and not (folder / "config.json").is_file():
