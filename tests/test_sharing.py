@@ -85,8 +85,10 @@ def test_a_language_reward_goes_there_and_comes_back(hub: Server, spoken: Path, 
     base = str(tmp_path / "private" / "base")
     texts = [load_reward(f, base=base).on(base).generate("so", max_new_tokens=9) for f in (spoken, tmp_path / "pulled")]
     assert texts[0] == texts[1] != ""
-    with pytest.raises(InputError, match="pulled is there already"):
-        pull("me/reward", tmp_path / "pulled")
+    (tmp_path / "link").symlink_to("none")
+    for there in ("pulled", "link"):
+        with pytest.raises(InputError, match=f"{there} is there already"):
+            pull("me/reward", tmp_path / there)
 
 
 def test_a_vision_reward_goes_there_and_comes_back(hub: Server, reward: Path, backbone: Path, tmp_path: Path) -> None:
@@ -252,5 +254,6 @@ def test_the_commands(prt: Prt, hub: Server, reward: Path, tmp_path: Path, monke
     code, out, complaint = prt("push", reward, "me/reward")
     assert (code, out) == (0, f"{hub.url}/me/reward/commit/{next(iter(hub.commits))}\n"), complaint
     assert prt("pull", "me/reward", tmp_path / "pulled")[:2] == (0, f"ready: {tmp_path / 'pulled'}\n")
+    assert prt("pull", "me/reward", tmp_path / "\udcff")[1] == f"ready: {tmp_path}/\\udcff\n"  # it is no text
     code, _, complaint = prt("push", tmp_path, "me/reward")
     assert code == 1 and complaint.startswith("prt: error: there is no reward in ")

@@ -64,8 +64,7 @@ def making(folder: Path) -> Iterator[Path]:
     aside, _ = _asides(folder)
     above: list[Path] = []
     try:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise InputError(f"{named} is there already; choose another folder, or remove it.")
+        must_be_free(named)
         if aside.exists():
             shutil.rmtree(aside)
         above = [place for place in folder.parents if not place.exists()]
@@ -298,6 +297,16 @@ def must_exist(path: Path, what: str) -> None:
         raise InputError(f"the {what} {path} does not exist; correct the path.")
     if not os.path.isfile(path):
         raise InputError(f"{path} is a pipe or a device, and not the {what} that should be there; correct the path.")
+
+
+def must_be_free(folder: Path) -> None:
+    """Refuse to make a folder where there is something, if only a link: an empty folder is as none.
+
+    Raises:
+        InputError: if there is.
+    """
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already; choose another folder, or remove it.")
 
 
 def only_files(folder: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from prt.atomic import fingerprint, read_json, write_json
+from prt.atomic import fingerprint, must_be_free, read_json, write_json
 from prt.errors import InputError, first_line, known
 
 # What a folder was made from. ``datasets`` passes over hidden files.
@@ -71,6 +71,7 @@ def download(
         if (there := origin(folder).get("repository", repository)) != repository:
             raise InputError(f"{folder} holds {there}, not {repository}; choose another folder, or remove it.")
         return origin(folder)
+    must_be_free(folder)
     from huggingface_hub import HfApi, hf_hub_download
 
     aside = folder.with_name(f".{folder.name}.part")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prt import hub, reward
-from prt.atomic import file_hash, read_json, scratch, write_json, write_text
+from prt.atomic import file_hash, must_be_free, read_json, scratch, write_json, write_text
 from prt.card import card, measurements
 from prt.errors import InputError, first_line
 
@@ -176,8 +176,7 @@ def pull(repository: str, out: Path) -> dict[str, Any]:
         InputError: if there is no such repository, it is gated or holds no reward, a file is missing or is another than
             the manifest says, or ``out`` is there or cannot be written.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} is there already; choose another folder, or remove it.")
+    must_be_free(out)
     with scratch("pull") as first:
         receipt = hub.download(repository, "model", first / "it", needed=[reward.MANIFEST])
         try:

@@ -151,7 +151,7 @@ def read_csv(path: Path, dtype: Any = None, **options: Any) -> pd.DataFrame:
     must_exist(path, "table")
     try:
         return pd.read_csv(path, dtype=dtype, **options)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         said = " ".join(str(error).split())
         raise InputError(f"the table {path} cannot be read ({said}); delete it and make it again.") from None
 

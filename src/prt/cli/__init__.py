@@ -1,6 +1,7 @@
 """The command line. ``prt run RULE JOB`` is a job of the pipeline; heavy imports wait inside the commands."""
 
 import gc
+import io
 import sys
 
 import typer
@@ -41,6 +42,8 @@ for command in (imported.language, imported.vision):
 
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     gc.disable()  # until all is imported: looking for garbage among what stays takes a third of the start-up
     try:
         app()

@@ -61,7 +61,6 @@ def predict(
     failed: dict[str, str] = {}  # name → sentence
     files = inputs.files_of(names, failed)
     long = len(files) > BATCH and not sys.stdout.isatty()  # else the answers show how far it is
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files need not be text
     shown = ("with_reward", "without_reward")[: 2 if without else 1]
     count = 0
     with _array(as_json), progress("predict", len(files), "image") if long else nullcontext() as bar:

@@ -63,9 +63,12 @@ def check_writable(folder: Path) -> None:
     """Refuse a folder that :func:`save_tuned` could not write, long before there is something to write.
 
     Raises:
-        InputError: if the folder, or the nearest one above it that is there, is a file or may not be written to.
+        InputError: if the folder, or the nearest one above it that is there, is a file, leads nowhere, or may not be
+            written to.
     """
-    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not os.path.exists(there):
+        raise InputError(f"cannot write {folder}: {there} is a link to nothing; remove it or choose another folder.")
     if not there.is_dir():
         raise InputError(f"cannot write {folder}: {there} is a file; remove it or choose another folder.")
     if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
