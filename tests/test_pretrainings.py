@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import made_up
 from helpers.pipeline import ROOT
 from scipy import stats
 
@@ -107,3 +108,31 @@ def test_experiments_of_other_kinds(
     assert (code, complaint.count("\n")) == (1, 1)
     assert "differ in more than pretraining_seed" in complaint
     assert not out.exists()
+
+
+def test_the_study_s_pictures(prt: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """Of experiments with variants: each as one experiment draws it, of the tables of all."""
+    study = (ROOT / "config" / "portability.yaml").read_text(encoding="utf-8")
+    folders = [tmp_path / "zero", tmp_path / "one"]
+    images = ["rn12-150", "rn12-300", "rn12-500", "rn12-700", "rn24-700"]
+    language = ["s-poor", "m-rich-300", "m-rich-700", "m-rich", "l-rich"]
+    for seed, folder in enumerate(folders):
+        for half, (source, *targets) in (("vision", images), ("language", language)):
+            (folder / half).mkdir(parents=True)
+            table = made_up.summary([source], [source, *targets], alphas=[0.0])
+            prt_rows = table[table["method"] == "prt"]
+            table = pd.concat([table, prt_rows.assign(variant="half", value=prt_rows["value"] + 0.01 * seed)])
+            table.to_csv(folder / half / "summary.csv", index=False)
+            compared = made_up.comparison(table)
+            compared.assign(p=0.5, p_holm=0.5)[COMPARISON].to_csv(folder / half / "comparison.csv", index=False)
+        theory = made_up.theory().query("alpha == 0").replace({"source": {"vit-s-poor": images[0]}})
+        theory = theory.replace({"target": dict(zip(made_up.TARGETS, images[:4], strict=True))})
+        theory.to_csv(folder / "vision" / "theory.csv", index=False)
+        (folder / "config.yaml").write_text(f"{study}\npretraining_seed: {seed}\n", encoding="utf-8")
+    assert prt("pretrainings", *folders, "--out", tmp_path / "out")[0] == 0
+    drawn = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")}
+    assert drawn == {"portability_vision", "portability_language", "bound", "calibration", "ageing", "ageing_language"}
+    bound = pd.read_csv(tmp_path / "out" / "figures" / "bound.csv")
+    assert set(bound["pretraining"]) == {"zero", "one"}
+    ageing = pd.read_csv(tmp_path / "out" / "figures" / "ageing_language.csv")
+    assert list(ageing["target"].unique()) == language[1:] and ageing["pretrainings"].eq(2).all()
