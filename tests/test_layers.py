@@ -8,8 +8,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "prt"
 # From the ground up; a module may import those of its own layer and of those below.
 LAYERS = [
     ["errors"],
-    ["methods", "combine", "objective", "theory", "stats", "classification", "advice"],
-    ["cell", "results", "atomic", "progress", "arrow", "recipe", "config", "select", "machine"],
+    ["methods", "combine", "objective", "theory", "stats", "classification", "advice", "class_names"],
+    ["cell", "results", "atomic", "progress", "arrow", "recipe", "config", "together", "select", "machine"],
     ["tables", "scores"],
     ["reward", "training", "reference", "hub", "profiling", "slurm"],
     ["published", "pretrainings", "card"],

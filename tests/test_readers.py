@@ -36,6 +36,7 @@ from prt.language.recipe import Recipe as LanguageRecipe
 from prt.language.results import Evaluated
 from prt.language.tasks import TYPES
 from prt.language.tasks import settings as benchmark
+from prt.language.together import read_losses, write_losses
 from prt.plan import Plan
 from prt.plan.budget import measured
 from prt.published import ledger
@@ -164,6 +165,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], Read]] = {
     "composed/manifest.json": (lambda p: p.write_text(json.dumps(COMPOSED)),
                                of_folder(lambda p: reward.read_manifest(p, "composed"))),
     "result.json": (lambda p: p.write_text(json.dumps(RESULT)), lambda p: Evaluated([p])),
+    "held_out.json": (lambda p: write_losses(p, {"a": 1.5, "b": float("nan")}), read_losses),
     "scores.safetensors": (lambda p: scores().save(p), Scores.load),
     "checkpoint.safetensors": (resumed, resumed),
     "chats.jsonl": (lambda p: write(p, chat("hi", "there", system="s"), chat("a", "b")), all_chats),

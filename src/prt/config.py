@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from prt.class_names import Classes, Templates
 from prt.recipe import Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -36,14 +37,6 @@ def _varied(strengths: list[float]) -> list[float]:
     return strengths
 
 
-def spoken(templates: list[str]) -> list[str]:
-    """Refuse prompts without a place for the class name (ValueError)."""
-    for template in templates:
-        if "{}" not in template:
-            raise ValueError(f"has the template {template!r} without {{}}: write that where the class name goes")
-    return templates
-
-
 Distinct = AfterValidator(_unique)
 Names = Annotated[list[str], Field(min_length=1), Distinct]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's are of 32 bits
@@ -52,30 +45,7 @@ Number = Annotated[float, Field(ge=0, lt=3e38), AfterValidator(abs)]  # of singl
 Numbers = Annotated[list[Number], Field(min_length=1), Distinct]
 Alphas = Annotated[Numbers, AfterValidator(_swept)]
 Strengths = Annotated[Numbers, AfterValidator(_varied)]
-Templates = Annotated[list[str], Field(min_length=1), AfterValidator(spoken)]
 Pairs = Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1), Distinct]
-
-
-def _class_names(given: Any) -> Any:
-    names = [*given.keys(), *given.values()] if isinstance(given, dict) else given
-    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-        raise ValueError("must be a list of two names or more, or a mapping of folders to names, with quoted numbers")
-    told_apart(list(given.values()) if isinstance(given, dict) else given)
-    return given
-
-
-def told_apart(names: list[str]) -> list[str]:
-    """Refuse class names of which one is empty, or there twice (ValueError)."""
-    if not all(name.strip() for name in names):
-        raise ValueError("has an empty class name: give it one")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"has the class name {twice!r} twice: tell the classes apart")
-    return names
-
-
-ClassNames = Annotated[list[str], Field(min_length=1), AfterValidator(told_apart)]
-Classes = Annotated[list[str] | dict[str, str], BeforeValidator(_class_names)]
 
 
 # The iteration after which a pretraining ends; not written where it is the last.
@@ -288,6 +258,14 @@ class Figure7(Bars):
     alphas: Alphas
 
 
+class TwoRewards(Panel):
+    """Two rewards of one source on its targets at once, each tuned on chats of its own (name → source)."""
+
+    chats: Annotated[dict[Name, str], Field(min_length=2, max_length=2)]
+    benchmarks: Annotated[list[str], Field(min_length=2, max_length=2), Distinct]
+    strengths: Numbers
+
+
 class NextTokens(Part):
     """The next tokens in the answer to a question of a benchmark."""
 
@@ -331,6 +309,7 @@ class Language(Part):
     table3: Table3 | None = None
     table4: Bars | None = None
     table6: Bars | None = None
+    together: TwoRewards | None = None
 
     def across(self, source: str, target: str) -> bool:
         """Whether two models have different tokenizers."""

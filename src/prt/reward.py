@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from torch import Tensor, nn
 
 from prt.atomic import check_finite, file_hash, read_json, read_tensors, scratch, write_json, write_tensors
-from prt.config import ClassNames, Templates
+from prt.class_names import ClassNames, Templates
 from prt.errors import InputError, first_line, known
 from prt.methods import METHODS, putting_on
 from prt.recipe import Positive as Whole

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor
 
 from prt.atomic import check_finite, read_tensors, write_tensors
-from prt.config import ClassNames
+from prt.class_names import ClassNames
 from prt.errors import InputError, first_line
 from prt.methods import REWARDS
 

@@ -20,6 +20,7 @@ from prt.language.models import load, shared_ids, vocabulary
 from prt.language.text import Texts
 from prt.miniature import pretrain_text, tasks, text
 from prt.miniature.tokenizers import TOKENIZERS
+from prt.plan.texts import MINIATURE
 from prt.training import Recipe
 
 RECIPE = Recipe(optimizer="adamw", lr=1e-3, batch=2, steps=3, warmup=1, weight_decay=0.1, beta2=0.98)
@@ -162,6 +163,15 @@ def test_the_instructions_have_ifevals_columns(split: str, ifeval: ModuleType) -
         thing = next(thing for thing in tasks.THINGS if thing in row["prompt"])
         given = [i for i in tasks.INSTRUCTIONS if i.sentence in row["prompt"]]
         assert all(followed(ifeval, row, tasks.response(thing, given, Random(key))))
+
+
+def test_a_kind_of_chats_is_a_part_of_all() -> None:
+    every, problems, instructions = (
+        Counter(turn["content"] for chat in tasks.chats(kind) for turn in chat["messages"]) for kind in MINIATURE
+    )
+    assert every == problems + instructions
+    assert sum("#### " in said for said in problems.elements()) == tasks.PROBLEM_CHATS
+    assert not any("####" in said for said in instructions)
 
 
 def test_the_files_hold_the_rows(tmp_path: Path) -> None:

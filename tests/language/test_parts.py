@@ -101,6 +101,17 @@ def test_every_method_is_its_sum(top: Path, name: str) -> None:
         assert torch.equal(said(models_in(top).of(cell(name).measured())), said(made))
 
 
+def test_several_rewards(top: Path) -> None:
+    """Each adds its own; one alone is as without the others."""
+    models = models_in(top)
+    half, quarter = (cell("prt", strength=strength) for strength in (0.5, 0.25))
+    made = models.together([half, quarter])
+    torch.testing.assert_close(said(made), said(models.of(cell("prt", strength=0.75))))
+    assert made.tokenizer.chat_template == f"s prt {TEMPLATE}"
+    assert torch.equal(said(models.together([half])), said(models.of(half)))
+    assert torch.equal(said(models.together([cell("pretrained")])), said(models.of(cell("pretrained"))))
+
+
 def test_a_difference_of_weights(top: Path) -> None:
     """One network: the target's weights and half of what fine-tuning changed in the source; the others stay."""
     models = models_in(top)

@@ -358,6 +358,31 @@ def test_unreadable_results(tmp_path: Path) -> None:
         transfer([tmp_path / "nowhere.json"], PAIRS)
 
 
+def test_several_rewards_on_one_target(tmp_path: Path) -> None:
+    """A result with a cell for each is found by all of them, and by no one of them."""
+    rng, one = (
+        np.random.default_rng(0),
+        {"method": "prt", "source": "small", "target": "large", "alpha": 0.0, "seed": 0},
+    )
+    cells = [
+        Cell(dataset="gsm8k", **one, strength=strength, variant=name) for name, strength in (("a", 1.0), ("b", 0.5))
+    ]
+    values = gsm8k(rng, 0.5)
+    path = write_result(tmp_path, values, one)
+    content = json.loads(path.read_text()) | {"cell": [cell.model_dump() for cell in cells]}
+    path.write_text(json.dumps(content))
+    evaluated = Evaluated([path])
+    assert (
+        evaluated.result(*cells).measures[content["headline"]].values.tolist() == next(iter(values.values())).tolist()
+    )
+    with pytest.raises(InputError, match=r"gsm8k has no result of 'prt' of 'small' on 'large' \(a, .*; evaluate it"):
+        evaluated.result(cells[0])
+    for wrong, why in (([], "non-empty|too short"), ([1], "not of type 'object'")):
+        path.write_text(json.dumps(content | {"cell": wrong}))
+        with pytest.raises(InputError, match=f"is corrupt .*({why})"):
+            Evaluated([path])
+
+
 def test_a_strength_that_was_chosen(tmp_path: Path) -> None:
     """It stands in the row of its seed; a result that does not say it, or says one of another method, is refused."""
     rng = np.random.default_rng(0)

@@ -105,14 +105,19 @@ recipe: {epochs: 1}
 lora: {rank: 4}
 seeds: [0]
 methods: [poe, ft]
-benchmarks: {problems: {task: gsm8k, data: miniature}}
+benchmarks: {problems: {task: gsm8k, data: miniature}, instructions: {task: ifeval, data: miniature}}
 bars: {figure3: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}}
 table4: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
 table6: {benchmarks: [problems], panels: [{source: s, targets: [m]}]}
+variants: {half: {recipe: {reference: 0.5}}}
 """
 
 CHAINS = {"benchmarks": ["problems"], "panels": [{"source": s, "targets": [t]} for s, t in ("sm", "ms")]}
 OTHER = {"spec": "a/b", "parameters": 1.0, "tokenizer": "other"}
+BOTH = {
+    "chats": {"a": "miniature:problems", "b": "miniature:instructions"}, "source": "s", "targets": ["m"],
+    "benchmarks": ["problems", "instructions"], "strengths": [0, 1],
+}  # fmt: skip
 SPOKEN: list[tuple[str, Any, str]] = [
     ("benchmarks.gsm9k", {}, "unknown benchmark 'gsm9k': did you mean 'gsm8k'?"),
     ("benchmarks.problems.data", "embedded", "'data: embedded' of the benchmark problems is now called"),
@@ -146,6 +151,24 @@ SPOKEN: list[tuple[str, Any, str]] = [
     ("data.source", "embedded:chats", "'embedded:' in language.data.source is now called 'miniature:'"),
     ("data.source", "json:x", "'json': did you mean 'jsonl'?"),
     ("data.template", "tullu", "unknown value of language.data.template of the configuration 'tullu': did you mean"),
+    ("data.source", "miniature:chat", "unknown miniature chats 'chat': did you mean 'chats'?"),
+    (
+        "together",
+        BOTH | {"chats": {"a": "miniature:problem", "b": "jsonl:b"}},
+        "chats 'problem': did you mean 'pro",
+    ),
+    ("together", BOTH | {"chats": {"a": "jsonl:a"}}, "language.together.chats of the configuration"),
+    (
+        "together",
+        BOTH | {"chats": {"half": "jsonl:a", "b": "jsonl:b"}},
+        "has 'half', as a variant is called; rename",
+    ),
+    (
+        "together",
+        BOTH | {"benchmarks": ["problems", "problem"]},
+        "unknown benchmark of together 'problem': did you",
+    ),
+    ("together", BOTH | {"targets": ["mm"]}, "unknown language model of together 'mm'"),
     ("in_one_job", True, "the configuration's key 'language.in_one_job' is now 'jobs: few' at the top level"),
     ("recipe", {"batch": 10}, "'batch' of a tuning recipe is 10, which cannot be made of 'per_device_batch' 4; change"),
     ("benchmarks.problems.shots", 2.0, "the setting 'shots' of the benchmark problems is wrong: 2.0 is not of type"),

@@ -7,6 +7,8 @@
 rule write_text:
     output:
         f"{LANGUAGE}/chats/train.jsonl",
+        f"{LANGUAGE}/chats/problems.jsonl",
+        f"{LANGUAGE}/chats/instructions.jsonl",
         f"{LANGUAGE}/benchmarks/problems/test.jsonl",
         f"{LANGUAGE}/benchmarks/instructions/test.jsonl",
     log:

@@ -19,9 +19,11 @@ from prt.hub import allow_network
 
 if TYPE_CHECKING:
     from prt.cell import Cell
+    from prt.language.parts import Models
     from prt.plan import Plan
     from prt.plan.jobs import Job
     from prt.plan.language import LanguagePlan
+    from prt.plan.two_rewards import Cells
 
 
 def _asked(config: Path, rule: str, job: str) -> "tuple[LanguagePlan, Job]":
@@ -35,10 +37,12 @@ def write_text(job: JobName, config: ConfigFile) -> None:
     """Write the miniature family's chats and benchmarks."""
     _, of = _asked(config, "write_text", job)
     from prt.miniature.tasks import write_chats, write_instructions, write_problems
+    from prt.plan.texts import MINIATURE
 
     begin()
-    chats, problems, instructions = map(Path, of.makes)
-    write_chats(chats)
+    *chats, problems, instructions = map(Path, of.makes)
+    for kind, file in zip(MINIATURE, chats, strict=True):
+        write_chats(file, kind)
     write_problems(problems.parent)
     write_instructions(instructions.parent)
 
@@ -64,8 +68,8 @@ def prepare_chats(job: JobName, config: ConfigFile) -> None:
     from prt.language.chats import prepare
 
     begin()
-    out, validation = Path(of.makes[0]).parent, plan.config.data.validation
-    prepare(plan.chats, out, downloads=Path(plan.config.downloads), validation=validation)
+    source, validation = of.about
+    prepare(source, Path(of.makes[0]).parent, downloads=Path(plan.config.downloads), validation=validation)
 
 
 def tune_language(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
@@ -91,7 +95,7 @@ def tune_language(job: JobName, config: ConfigFile, device: Device = "auto") -> 
             )
             for run in runs
         ],
-        data=read_manifest(Path(plan.top, "data")),
+        data=read_manifest(Path(plan.prepared(runs[0]))),
         device=on,
         template=plan.config.data.template,
     )
@@ -112,9 +116,10 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
 
     begin()
     unsafe = plan.config.unsafe_code
+    points = {path: cells for path, cells in plan.points.items() if within(path, job)}
     cells = [cell for cell in plan.cells() if within(plan.cell_path(cell), job)]
     cells.sort(key=lambda cell: repr(cell.model_copy(update={"dataset": ""})))  # vLLM starts anew for another sum
-    for benchmark in {cell.dataset for cell in cells}:  # before a large model is loaded
+    for benchmark in {cell.dataset for cell in [*cells, *(of[0] for of in points.values())]}:  # before a large model
         ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
     asked = plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template
 
@@ -132,6 +137,9 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
                 )
         return found
 
+    if points:
+        _two_rewards(plan, points, Models(*asked))
+        return
     with models_of(plan.config.engine, *asked) as measured:  # which starts no engine yet
         # Losses, by which a strength is chosen, are transformers' affair; vLLM then needs the memory for itself.
         strengths = chosen(measured if plan.config.engine == "transformers" else Models(*asked))
@@ -147,6 +155,24 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
             evaluate(
                 measured.of(fixed), cell.dataset, settings, cell=cell, out=out, unsafe_code=unsafe, strength=strength
             )
+
+
+def _two_rewards(plan: "LanguagePlan", points: "dict[str, Cells]", models: "Models") -> None:
+    """Measure two rewards on a target, on benchmarks and on the chats held out of what each was tuned on."""
+    from prt.language.chats import read_manifest
+    from prt.language.choose import loss
+    from prt.language.evaluate import evaluate
+    from prt.language.models import Causal
+    from prt.language.together import HELD_OUT, write_losses
+
+    held_out = {chats: read_manifest(Path(plan.data(chats))) for chats in plan.sources if chats}
+    for path, cells in points.items():
+        out, model, benchmark = Path(plan.top, "evaluated", path), models.together(cells), cells[0].dataset
+        assert isinstance(model, Causal)  # of one tokenizer
+        write_losses(out / HELD_OUT, {chats: loss(model, data, plan.max_length) for chats, data in held_out.items()})
+        cell = list(cells) if len(cells) > 1 else cells[0]
+        settings, unsafe = plan.benchmark_settings(benchmark), plan.config.unsafe_code
+        evaluate(model, benchmark, settings, cell=cell, out=out, unsafe_code=unsafe)
 
 
 def next_tokens(job: JobName, config: ConfigFile, device: Device = "auto") -> None:

@@ -28,7 +28,7 @@ from prt.figures import (
     together,
     transfer_bars,
 )
-from prt.plan import BARS, PAPER, Item, Plan
+from prt.plan import BARS, PAPER, Item, Plan, two_rewards
 from prt.plan.together import table
 from prt.select import chosen
 from prt.tables import COMPARISON, SUMMARY, read_csv, read_table
@@ -69,8 +69,8 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
         return partial(costs_table.draw, _read(files, COSTS))
     if item.name == "strength":
         return partial(strength.draw, _read(files, SUMMARY))
-    if item.name == "together":
-        return partial(together.draw, table(half))
+    if item.name == "together" and config.together is not None:
+        return partial(together.draw, table(half), config.together.datasets, "test images", "validation images")
     if item.name == "portability_vision":
         return partial(portability.draw, _read(files, COMPARISON))
     if item.name == "bound":
@@ -114,6 +114,9 @@ def _language(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
         return partial(next_tokens.draw, read_json(files[0], "table of next tokens"))
     if item.name == "table3":
         return partial(decoding_table.draw, read_table(files[0], COSTS[1:]), **options)
+    if item.name == "together_language" and half.config.together is not None:
+        rows = two_rewards.table(half.config, half.top)
+        return partial(together.draw, rows, list(half.config.together.chats), "questions", "chats held out")
     if item.name == "portability_language":
         return partial(portability.draw, read_table(files[0], COMPARISON))
     summary, comparison = read_table(files[0], SUMMARY), read_table(files[1], COMPARISON)

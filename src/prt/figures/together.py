@@ -1,5 +1,6 @@
 """Two rewards on a target at once: accuracy over the strengths of both."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,24 @@ from prt.methods import METHODS
 CHOSEN = METHODS["adapted"].colour
 
 
-def draw(rows: pd.DataFrame, stem: Path) -> None:
-    """Draw the table of :func:`prt.plan.together.table` to ``stem``.pdf, .png and .csv."""
-    save(figure(rows), rows, stem)
+def draw(rows: pd.DataFrame, rewards: Sequence[str], test: str, validation: str, stem: Path) -> None:
+    """Draw a table of :mod:`prt.together` to ``stem``.pdf, .png and .csv; see :func:`figure`."""
+    save(figure(rows, rewards, test, validation), rows, stem)
 
 
 @plain_style
-def figure(rows: pd.DataFrame) -> Figure:
-    """A row of panels for each data set and for both, a column for each target; all of a row have one scale."""
+def figure(rows: pd.DataFrame, rewards: Sequence[str], test: str, validation: str) -> Figure:
+    """A row of panels for each data set and for both, a column for each target; all of a row have one scale.
+
+    Args:
+        rewards: what the first and the second were tuned on.
+        test, validation: what a value and the choice are of, such as ``test images``.
+    """
     datasets, targets = (list(rows[column].unique()) for column in ("dataset", "target"))
     drawn = Figure(figsize=(0.7 + 2.0 * len(targets), 0.4 + 1.75 * len(datasets)), layout="constrained")
     axes = drawn.subplots(len(datasets), len(targets), squeeze=False, sharex=True, sharey=True)
-    drawn.supxlabel(f"strength of the reward tuned on {datasets[0]}")
-    drawn.supylabel(f"strength of the reward tuned on {datasets[1]}")
+    drawn.supxlabel(f"strength of the reward tuned on {rewards[0]}")
+    drawn.supylabel(f"strength of the reward tuned on {rewards[1]}")
     for dataset, line in zip(datasets, axes, strict=True):
         here = rows[rows["dataset"] == dataset]
         scale = Normalize(here["value"].min(), here["value"].max())
@@ -35,9 +41,9 @@ def figure(rows: pd.DataFrame) -> Figure:
             _panel(axis, here[here["target"] == target], scale)
             if dataset == datasets[0]:
                 axis.set_title(f"on {target}")
-        what = "mean of both" if dataset == datasets[-1] else f"{dataset} test images"
+        what = "mean of both" if dataset == datasets[-1] else f"{dataset} {test}"
         line[0].set_ylabel(f"{what} (%)", fontweight="bold")
-    mark = Rectangle((0, 0), 1, 1, fill=False, edgecolor=CHOSEN, linewidth=1.5, label="best on validation images")
+    mark = Rectangle((0, 0), 1, 1, fill=False, edgecolor=CHOSEN, linewidth=1.5, label=f"best on {validation}")
     legend(drawn, [mark])
     return drawn
 

@@ -1,7 +1,7 @@
 """The models that cells of a language table measure: a network alone, or a target with others put on it."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -63,10 +63,23 @@ class Models:
         if not added:
             return base
         put_on = merged if whole.merged else compose
-        made = put_on(base, added, cell.method)
-        tokenizer = copy.deepcopy(made.tokenizer)
-        tokenizer.chat_template = template
-        return replace(made, tokenizer=tokenizer)
+        return _with_template(put_on(base, added, cell.method), template)
+
+    def together(self, cells: Sequence[Cell]) -> Causal | TextRewarded:
+        """The model of several rewards on one target, a cell for each; of one cell that of :meth:`of`.
+
+        The chat template is the first's.
+
+        Raises:
+            InputError: as :meth:`of`.
+        """
+        if len(cells) == 1:
+            return self.of(cells[0])
+        sums = [self._sum(cell) for cell in cells]
+        base, _, template = sums[0]
+        return _with_template(
+            compose(base, [part for _, added, _ in sums for part in added], cells[0].method), template
+        )
 
     def _sum(self, cell: Cell) -> tuple[Any, list[tuple[Any, float]], str | None]:
         """A cell's base, what is added to it with its weights, and the chat template of the sum."""
@@ -152,6 +165,12 @@ class Models:
             raise InputError(f"{needs}, which is not to be had ({str(error).rstrip('.')}).") from None
         if there != manifest["base"]["weights_sha256"]:
             raise InputError(f"{needs}, but {spec} has other weights; name that model.")
+
+
+def _with_template(made: Causal, template: str | None) -> Causal:
+    tokenizer = copy.deepcopy(made.tokenizer)
+    tokenizer.chat_template = template
+    return replace(made, tokenizer=tokenizer)
 
 
 def _strength(cell: Cell) -> float:

@@ -19,7 +19,7 @@ from prt.results import Measure, Result
 OWN = ("batch", "context", "dtype", "engine", "template")
 _FIELDS = {
     "benchmark": {"type": "string"},
-    "cell": {"type": "object"},
+    "cell": {"type": ["object", "array"], "items": {"type": "object"}, "minItems": 1},
     "headline": {"type": "string"},
     "metrics": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "number"}},
     "examples": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
@@ -35,7 +35,8 @@ class Evaluated:
     """The evaluated cells of some benchmarks: those of one benchmark on the same examples, under one protocol.
 
     Args:
-        files: ``result.json`` of evaluated cells, which are told apart by what they say of themselves.
+        files: ``result.json`` of evaluated cells, or of several rewards on one target, which are told apart by what
+            they say of themselves.
 
     Raises:
         InputError: if there are none, one is missing or corrupt, two hold the same cell, or two of one benchmark were
@@ -43,35 +44,40 @@ class Evaluated:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._results: dict[Cell, Result] = {}
+        self._results: dict[tuple[Cell, ...], Result] = {}
         first: dict[str, tuple[Path, dict[str, Any]]] = {}
         for path in files:
             content = read_json(path, "result")
-            cell, result = _checked(path, content)
-            other, like = first.setdefault(cell.dataset, (path, content))
-            _same(cell.dataset, other, like, path, content)
-            if cell in self._results:
+            cells, result = _checked(path, content)
+            dataset = cells[0].dataset
+            other, like = first.setdefault(dataset, (path, content))
+            _same(dataset, other, like, path, content)
+            if cells in self._results:
                 raise InputError(
-                    f"{path} holds {cell.dataset} of {cell}, which another file holds, too; give each result once."
+                    f"{path} holds {dataset} of {_named(cells)}, which another file holds, too; give each result once."
                 )
-            self._results[cell] = result
+            self._results[cells] = result
         if not self._results:
             raise InputError("no results were given; evaluate the models first.")
 
-    def result(self, cell: Cell) -> Result:
-        """What was measured of a cell.
+    def result(self, *cells: Cell) -> Result:
+        """What was measured of a cell, or of several rewards on one target, a cell for each.
 
         Raises:
             InputError: if it was not.
         """
-        key = cell.measured()
+        key = tuple(cell.measured() for cell in cells)
         if key not in self._results:
-            raise InputError(f"{cell.dataset} has no result of {key}; evaluate it and run again.")
+            raise InputError(f"{key[0].dataset} has no result of {_named(key)}; evaluate it and run again.")
         return self._results[key]
 
 
-def _checked(path: Path, content: dict[str, Any]) -> tuple[Cell, Result]:
-    """The measured cell, without what has no meaning for its method, and its values."""
+def _named(cells: tuple[Cell, ...]) -> str:
+    return " with ".join(map(str, cells))
+
+
+def _checked(path: Path, content: dict[str, Any]) -> tuple[tuple[Cell, ...], Result]:
+    """The measured cell or cells, without what has no meaning for their method, and the values."""
 
     def refuse(why: str) -> InputError:
         return InputError(f"the result {path} is corrupt ({why}); delete it and make it again.")
@@ -92,16 +98,18 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[Cell, Result]:
         measures[metric] = Measure.plain(x)
     if len({len(measure.values) for measure in measures.values()}) > 1:
         raise refuse("its metrics have different numbers of examples")
+    several = content["cell"] if isinstance(content["cell"], list) else [content["cell"]]
     try:
-        cell = Cell(**({"dataset": content["benchmark"]} | content["cell"]))
+        cells = [Cell(**({"dataset": content["benchmark"]} | cell)) for cell in several]
     except ValidationError as wrong:
         raise refuse(f"cell: {first_line(wrong)}") from None
-    if method(cell.method).transfers and cell.source is None:
-        raise refuse(f"'{cell.method}' without a source")
     strength = content.get("strength")
-    if (strength is not None) != (method(cell.method).at is not None):
-        raise refuse(f"the chosen strength of '{cell.method}' is {strength}")
-    return cell.measured(), Result(content["headline"], measures, strength)
+    for cell in cells:
+        if method(cell.method).transfers and cell.source is None:
+            raise refuse(f"'{cell.method}' without a source")
+        if (strength is not None) != (method(cell.method).at is not None):
+            raise refuse(f"the chosen strength of '{cell.method}' is {strength}")
+    return tuple(cell.measured() for cell in cells), Result(content["headline"], measures, strength)
 
 
 def _same(name: str, first: Path, like: dict[str, Any], path: Path, content: dict[str, Any]) -> None:

@@ -172,8 +172,12 @@ def describe(
     return f'"{text}"' if quoted else text
 
 
-def chats() -> list[dict[str, Any]]:
-    """The chats to tune on, problems and instructions mixed: {"messages": [{"role", "content"}, …]}, as in Tulu."""
+def chats(kind: str = "chats") -> list[dict[str, Any]]:
+    """The chats to tune on: {"messages": [{"role", "content"}, …]}, as in Tulu.
+
+    Args:
+        kind: ``problems``, ``instructions``, or ``chats``, which is both mixed.
+    """
     random = Random("chats")
     turns = [
         (random.choice([p.question, f"Question: {p.question}\nAnswer:"]), p.answer)
@@ -182,10 +186,11 @@ def chats() -> list[dict[str, Any]]:
     for _ in range(INSTRUCTION_CHATS):
         thing, instructions = random.choice(orders("train"))
         turns.append((request(thing, instructions, random), response(thing, instructions, random)))
-    random.shuffle(turns)
+    parts = {"chats": turns, "problems": turns[:PROBLEM_CHATS], "instructions": turns[PROBLEM_CHATS:]}
+    random.shuffle(parts[kind])
     return [
         {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
-        for asked, said in turns
+        for asked, said in parts[kind]
     ]
 
 
@@ -206,13 +211,13 @@ def instructions(split: str, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def write_chats(out: Path) -> None:
-    """Write the chats as JSON Lines to the file ``out``.
+def write_chats(out: Path, kind: str = "chats") -> None:
+    """Write the :func:`chats` of a kind as JSON Lines to the file ``out``.
 
     Raises:
         InputError: if it cannot be written.
     """
-    _write_lines(out, chats())
+    _write_lines(out, chats(kind))
 
 
 def write_problems(folder: Path) -> None:

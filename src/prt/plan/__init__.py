@@ -21,7 +21,7 @@ PAPER, BARS = (Path(__file__).parents[3] / "config" / "published" / f"{name}.csv
 
 # Items that the paper does not have, as the report's reader knows them.
 OTHERS = {"ledger": "Zero-shot ledger", "beside": "Paper beside ours", "strength": "Strength"}
-OTHERS |= {"together": "Two rewards", "tokenizers": "Other tokenizers"}
+OTHERS |= {"together": "Two rewards", "together_language": "Two rewards, language", "tokenizers": "Other tokenizers"}
 # The portability study, one target.
 STUDY = {"portability_vision": "Portability, images", "portability_language": "Portability, language"}
 STUDY |= {"bound": "Portability, bound", "calibration": "Portability, calibration"}
@@ -169,6 +169,9 @@ class Plan:
         if language.config.variants and language.config.bars:
             compared = [language.table("", "comparison")]
             yield self._item("language", "portability_language", compared, None, "portability")
+        if (both := language.config.together) is not None:
+            made = unique(map(language.evaluated, language.points))
+            yield self._item("language", "together_language", made, both.model_dump())
         for name in language.config.next_tokens:
             yield self._item("language", name, [f"{language.top}/next_tokens/{name}.json"], None, "next_tokens")
         if language.config.table3 is not None:

@@ -89,7 +89,7 @@ def runs_code(plan: Plan, jobs: Iterable[Job]) -> bool:
     made = {file for job in jobs if job.rule == "evaluate" for file in job.makes}
     asked = {name for name, item in language.config.next_tokens.items() if item.benchmark in code}
     return any(job.rule == "next_tokens" and job.name in asked for job in jobs) or any(
-        cell.dataset in code and language.evaluated(cell) in made for cell in language.cells()
+        cells[0].dataset in code and language.evaluated(path) in made for path, cells in language.evaluations.items()
     )
 
 

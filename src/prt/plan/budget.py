@@ -102,12 +102,11 @@ class Budget:
         language = self.plan.language
         if language is None:
             return
-        chats = tokens(self.plan)
         for run in language.runs():
-            recipe = language.recipe(run)
-            yield language.made(run), self._learned(run, recipe, chats)
-        for cell in language.cells():
-            yield language.evaluated(cell), self._evaluated(cell)
+            chats = tokens(self.plan, language.own_chats(run.variant))
+            yield language.made(run), self._learned(run, language.recipe(run), chats)
+        for path, cells in language.evaluations.items():
+            yield language.evaluated(path), self._evaluated(*cells)
 
     def _learned(self, run: Run, recipe: Recipe, chats: Range) -> Work:
         frozen = 1 + len(recipe.references) if run.method == "prt" else 0
@@ -115,14 +114,15 @@ class Budget:
         return Work("tuning", chats * (recipe.epochs * passes * 2e9 * self._billions(run.model)), Range())
 
     def networks(self, cell: Cell) -> list[float]:
-        """Billions of parameters of each network that a cell holds."""
+        """Billions of parameters of each network that a cell holds, its base first."""
         of = METHODS[cell.method]
         owners = (network.owner for network in ((of.base,) if of.merged else of.networks))
         return [self._billions(cell.target if owner == "target" else cell.source or cell.target) for owner in owners]
 
-    def _evaluated(self, cell: Cell) -> Work:
+    def _evaluated(self, cell: Cell, *others: Cell) -> Work:
         assert self.plan.language is not None
         of, sizes = benchmark(self.plan, cell.dataset), self.networks(cell)
+        sizes += [size for other in others for size in self.networks(other)[1:]]  # on the same target
         read = of["questions"] * of["prompt"] * of.get("options", 1)
         written = Range(*of.get("answer", (0, 0)))
         batch = self.plan.language.config.benchmarks[cell.dataset].get("batch", 16)

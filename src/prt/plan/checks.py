@@ -17,7 +17,9 @@ from prt.language.recipe import Lora
 from prt.language.recipe import Recipe as LanguageRecipe
 from prt.language.tasks import allow
 from prt.methods import METHODS
+from prt.plan.texts import check_chats
 from prt.plan.tokenizers import check_tokenizers
+from prt.plan.two_rewards import check_two_rewards
 from prt.recipe import Recipe, Referring, Settings
 from prt.vision.catalogue import NAMES
 from prt.vision.names import check_spec
@@ -292,12 +294,7 @@ def _check_source(source: str, place: str) -> None:
 def _check_language(language: Language) -> None:
     """Refuse names of nothing, and recipes that cannot be, in the language half."""
     models, benchmarks = language.models, language.benchmarks
-    kind, _, name = language.data.source.partition(":")
-    if kind == "embedded":
-        raise InputError("'embedded:' in language.data.source is now called 'miniature:'.")
-    known(kind, ("huggingface", "jsonl", "miniature"), "kind of source in language.data.source of the configuration")
-    if kind == "miniature":
-        known(name, ("chats",), "miniature chats")
+    check_chats(language.data.source, "language.data.source")
     for name in language.methods:
         known(name, FURTHER, "value of language.methods of the configuration")
         if METHODS[name].at and language.strengths is None:
@@ -346,6 +343,7 @@ def _check_language(language: Language) -> None:
                 "folder that a model was saved to, or one on the Hugging Face hub as OWNER/NAME."
             )
     check_tokenizers(language)
+    check_two_rewards(language)
     if language.table6 is not None and language.lora is None:
         raise InputError("table6 compares rewards tuned by LoRA, but the configuration has no 'lora': add it.")
 

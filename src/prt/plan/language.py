@@ -14,13 +14,16 @@ from prt.language.tasks import settings
 from prt.methods import METHODS, Network
 from prt.plan.jobs import Job, beside_others, shared, slug, unique
 from prt.plan.texts import Texts
+from prt.plan.two_rewards import Cells, points, rewards
 
 
 class LanguagePlan(Texts):
     """The language half of an experiment.
 
     Paths: ``models/MODEL``, ``data`` (chats), ``tuned/MODEL/RUN/SEED``, ``evaluated/TARGET/BENCHMARK/CELL``,
-    ``transfer/PART``, where a part is a benchmark or an item. A job makes all whose path begins with its name.
+    ``transfer/PART``, where a part is a benchmark or an item. A job makes all whose path begins with its name. What is
+    tuned on chats of its own and what has several rewards is apart, in ``tuned/MODEL@CHATS`` and
+    ``evaluated/TARGET@both``.
     """
 
     # ------------------------------------------------------------------------------------------------ what there is
@@ -98,7 +101,7 @@ class LanguagePlan(Texts):
         alpha, variant = (cell.alpha, cell.variant) if network.model == "prt" else (None, None)
         seed = cell.seed or 0
         return Run(
-            dataset=self.dataset, model=model, method=network.model, alpha=alpha, lora=cell.lora, seed=seed,
+            dataset=self.dataset(variant), model=model, method=network.model, alpha=alpha, lora=cell.lora, seed=seed,
             variant=variant,
         )  # fmt: skip
 
@@ -110,7 +113,7 @@ class LanguagePlan(Texts):
             for n in METHODS[cell.method].networks
             if n.model in ("ft", "prt")
         ]
-        return unique([*found, *(self.reward(source) for source in self._shown())])
+        return unique([*found, *(self.reward(source) for source in self._shown()), *rewards(self.config)])
 
     def _shown(self) -> list[str]:
         """The sources whose reward a picture or Table 3 shows."""
@@ -119,7 +122,7 @@ class LanguagePlan(Texts):
 
     def reward(self, source: str) -> Run:
         """The reward that figures and tables show of a source: that of the first seed."""
-        return Run(dataset=self.dataset, model=source, method="prt", alpha=0.0, seed=self.config.seeds[0])
+        return Run(dataset=self.dataset(), model=source, method="prt", alpha=0.0, seed=self.config.seeds[0])
 
     @property
     def paper_names(self) -> dict[str, str]:
@@ -133,6 +136,7 @@ class LanguagePlan(Texts):
         found += [name for item in self.config.next_tokens.values() for name in (item.source, item.target)]
         found += [name for pair in (self.config.table3.pairs if self.config.table3 else []) for name in pair]
         found += [name for run in self.runs() for name in self.recipe(run).references]
+        found += self.config.together.models if self.config.together else []
         return unique(found)
 
     @property
@@ -147,7 +151,7 @@ class LanguagePlan(Texts):
         """The recipe of a run."""
         by_lora = self.config.lora.recipe if run.lora and self.config.lora else {}
         given = self.config.recipe | by_lora
-        if run.variant:
+        if run.variant in self.config.variants:
             given = given | self.config.variants[run.variant].recipe
         return Recipe(**beside_others(given, run.model, run.method))
 
@@ -176,7 +180,8 @@ class LanguagePlan(Texts):
 
     def path(self, run: Run) -> str:
         """A run's path under ``tuned``."""
-        return f"{run.model}/{run.name}/{run.seed}"
+        of = f"@{chats}" if (chats := self.own_chats(run.variant)) else ""
+        return f"{run.model}{of}/{run.name}/{run.seed}"
 
     def folder(self, run: Run) -> str:
         """Where a run is written."""
@@ -184,7 +189,12 @@ class LanguagePlan(Texts):
 
     def made(self, run: Run) -> str:
         """The folder that the job makes in which a run lies."""
-        return f"{self.top}/tuned/{run.model if self.few else self.path(run)}"
+        path = self.path(run)
+        return f"{self.top}/tuned/{path.split('/')[0] if self.few else path}"
+
+    def prepared(self, run: Run) -> str:
+        """The folder of the chats that a run is tuned on."""
+        return self.data(self.own_chats(run.variant))
 
     def network(self, cell: Cell, network: Network) -> str:
         """Where a network of a cell lies."""
@@ -224,30 +234,18 @@ class LanguagePlan(Texts):
 
     def jobs(self) -> Iterator[Job]:
         """All jobs of this half but for the pictures."""
-        yield from self._fetching()
-        written = ["chats/train.jsonl", "benchmarks/problems/test.jsonl", "benchmarks/instructions/test.jsonl"]
-        yield Job("write_text", "text", (), tuple(f"{self.top}/{file}" for file in written))
+        for place, name in self.downloads.items():
+            yield Job("fetch_model", Path(place).name, (), (f"{place}/fetched.json",), name)
+        yield from self.text_jobs()
         for name, model in self.config.models.items():
             if model.spec is None:
                 made = tuple(f"{self.top}/models/{name}/{file}" for file in ("config.json", "model.safetensors"))
                 about = [model.model_dump(exclude={"paper"}), self.pretraining_seed]
                 yield Job("pretrain_language", name, (), made, about)
-        about = [self.chats, self.config.data.validation]
-        yield Job("prepare_chats", "data", tuple(self.chats_file()), (f"{self.top}/data/manifest.json",), about)
         yield from self._tuning()
         yield from self._evaluating()
         yield from self._tables()
         yield from self._showing()
-
-    def _fetching(self) -> Iterator[Job]:
-        for place, name in self.downloads.items():
-            yield Job("fetch_model", Path(place).name, (), (f"{place}/fetched.json",), name)
-        if self.chats.startswith("huggingface:"):
-            for receipt in self.chats_file():
-                yield Job("fetch_chats", slug(self.chats), (), (receipt,), self.chats)
-        for benchmark, task in self._hub_benchmarks().items():
-            folder = str(self.benchmark_folder(benchmark))
-            yield Job("fetch_benchmark", Path(folder).name, (), (f"{folder}.json",), task)
 
     def _tuning(self) -> Iterator[Job]:
         runs = {self.path(run): run for run in self.runs()}
@@ -263,7 +261,8 @@ class LanguagePlan(Texts):
                 ],
             ]
             beside = [self.weights(place) for run in of for place in self.further(run)]
-            needs = tuple(unique([self.weights(self.model(model)), f"{self.top}/data/manifest.json", *beside]))
+            chats = [f"{self.prepared(run)}/manifest.json" for run in of]
+            needs = tuple(unique([self.weights(self.model(model)), *chats, *beside]))
             own = self.config.models[model].parameters or 0.0
             references = [self.recipe(run).references for run in of]
             further = max(sum(self.config.models[name].parameters or 0.0 for name in names) for names in references)
@@ -279,28 +278,40 @@ class LanguagePlan(Texts):
         runs = [self.run(cell, n).name for n in METHODS[cell.method].networks if n.model in ("ft", "prt")]
         return f"{cell.target}/{cell.dataset}/{cell.method}{of}" + (f"-{runs[-1]}" if runs else "") + seeded
 
-    def evaluated(self, cell: Cell) -> str:
-        """The folder that the job makes in which a cell's result lies."""
-        path = self.cell_path(cell)
+    @cached_property
+    def points(self) -> dict[str, Cells]:
+        """Path under ``evaluated`` → what of two rewards on one target is measured there."""
+        return points(self.config)
+
+    @cached_property
+    def evaluations(self) -> dict[str, Cells]:
+        """Path under ``evaluated`` → what is measured there."""
+        return {self.cell_path(cell): (cell,) for cell in self.cells()} | self.points
+
+    def evaluated(self, path: str) -> str:
+        """The folder that the job makes in which a path under ``evaluated`` lies."""
         return f"{self.top}/evaluated/" + (path.split("/")[0] if self.few else path)
 
     def _evaluating(self) -> Iterator[Job]:
-        cells = {self.cell_path(cell): cell for cell in self.cells()}
-        for name, paths in shared(cells, 1 if self.few else None):
-            of = [cells[path] for path in paths]
+        for name, paths in shared(self.evaluations, 1 if self.few else None):
+            several = [self.evaluations[path] for path in paths]
+            of = [cell for cells in several for cell in cells]
             benchmarks = unique(cell.dataset for cell in of)
             needs = unique(file for cell in of for file in self._cell_needs(cell))
             needs += [file for benchmark in benchmarks for file in self.benchmark_files(benchmark)]
-            choosing = any(METHODS[cell.method].at for cell in of)
-            needs += [f"{self.top}/data/manifest.json"] if choosing else []
+            # A strength is chosen by the experiment's chats, two strengths by those of their rewards.
+            choosing, both = any(METHODS[cell.method].at for cell in of), paths[0] in self.points
+            held_out = [None] if choosing else [chats for chats in self.sources if chats] if both else []
+            needs += [f"{self.data(chats)}/manifest.json" for chats in held_out]
             target = self.config.models[of[0].target]
-            billions = (target.parameters or 0.0) + max(self._added(cell) for cell in of)
-            slow = sum(self._minutes(cell) for cell in of)
+            billions = (target.parameters or 0.0) + max(sum(map(self._added, cells)) for cells in several)
+            slow = sum(self._minutes(cells[0]) for cells in several)
             about = [
                 sorted(paths),
                 {benchmark: self.benchmark_settings(benchmark) for benchmark in benchmarks},
                 [self.config.data.template, self.precision, self.config.unsafe_code, *self._engine],
-                *([self.strengths, self.max_length] if choosing else []),
+                *([self.strengths] if choosing else []),
+                *([self.max_length] if held_out else []),
             ]
             yield Job(
                 "evaluate", name, tuple(unique(needs)), (f"{self.top}/evaluated/{name}",), about,
@@ -351,7 +362,7 @@ class LanguagePlan(Texts):
     def _tables(self) -> Iterator[Job]:
         groups = [self.parts] if self.few and self.parts else [[part] for part in self.parts]
         for parts in groups:
-            needs = unique(self.evaluated(cell) for part in parts for cell in self.cells(part))
+            needs = unique(self.evaluated(self.cell_path(cell)) for part in parts for cell in self.cells(part))
             made = [self.table(part, name) for part in parts for name in TABLES]
             about = fingerprint([[cell.model_dump() for cell in self.rows(part)] for part in parts])
             name = "language" if self.few else f"language-{parts[0]}"

@@ -53,10 +53,10 @@ def _runs_and_cells(plan: Plan, made: set[str]) -> list[str]:
         lines += _listed(f"{run.dataset} {run.model} {run.name} {run.shots}" for run in runs)
     if (language := plan.language) is not None:
         tuned = [run for run in language.runs() if language.made(run) in made]
-        measured = [cell for cell in language.cells() if language.evaluated(cell) in made]
+        measured = [cells for path, cells in language.evaluations.items() if language.evaluated(path) in made]
         lines.append(f"language: {len(tuned)} runs, {len(measured)} cells")
         lines += _listed(f"{run.model} {run.name}" for run in tuned)
-        texts = unique((c.source, c.target) for c in measured if METHODS[c.method].of_texts)
+        texts = unique((c.source, c.target) for c, *_ in measured if METHODS[c.method].of_texts)
         lines += [f"  {source} on {target}: as text, with three networks" for source, target in texts]
     return lines
 

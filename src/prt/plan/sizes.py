@@ -70,10 +70,10 @@ def images(plan: Plan, dataset: str) -> int:
     return of["test"] + of.get("validation", round(0.1 * of["train"]))
 
 
-def tokens(plan: Plan) -> Range:
-    """Tokens of the chats: of a file, by its size, at 3 to 5 bytes a token; of the hub, by its name."""
+def tokens(plan: Plan, chats: str | None) -> Range:
+    """Tokens of chats: of a file, by its size, at 3 to 5 bytes a token; of the hub, by its name."""
     assert plan.language is not None
-    kind, _, name = plan.language.config.data.source.partition(":")
+    kind, _, name = plan.language.sources[chats].partition(":")
     if kind == "jsonl":
         size = Path(name).stat().st_size if Path(name).is_file() else 0
         return Range(size / 5, size / 3)

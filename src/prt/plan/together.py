@@ -57,7 +57,8 @@ def table(plan: VisionPlan) -> "pd.DataFrame":
     import pandas as pd
 
     from prt.scores import Scores
-    from prt.vision.together import COLUMNS, measured
+    from prt.together import COLUMNS
+    from prt.vision.together import measured
 
     item = plan.config.together
     assert item is not None  # the item is its

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from prt.atomic import check_finite, file_hash, read_tensors, write_tensors
-from prt.config import ClassNames, Templates
+from prt.class_names import ClassNames, Templates
 from prt.errors import InputError, first_line
 from prt.vision.backbones import Backbone, Classifier
 from prt.vision.clip import open_clip

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from torch.utils.data import Dataset
 
 from prt.atomic import read_json
-from prt.config import ClassNames, Templates
+from prt.class_names import ClassNames, Templates
 from prt.errors import InputError, first_line
 
 SPLITS = ("train", "validation", "test")

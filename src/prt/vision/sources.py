@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from prt import hub
-from prt.config import spoken, told_apart
+from prt.class_names import spoken, told_apart
 from prt.errors import InputError, first_line, known
 from prt.vision.catalogue import Entry, Hub, entry
 from prt.vision.folders import find_folder
