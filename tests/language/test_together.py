@@ -128,9 +128,9 @@ def test_headlines_over_the_strengths() -> None:
         assert row.value == pytest.approx(np.mean(means))
         assert row.chosen == (pair == (0.5, 1.0))
         assert (row.seeds, row.n) == (2, 20 * len(shown))
-    drawn = picture.figure(rows.assign(source="s", target="t"), ["one", "other"], "questions", "chats held out")
+    drawn = picture.figure(rows.assign(source="s", target="t"), ["one", "other"], "{}", "held-out chats")
     said = [axis.get_ylabel() for axis in drawn.axes]
-    assert said == ["sums questions (%)", "words questions (%)", "mean of both (%)"]
+    assert said == ["sums (%)", "words (%)", "mean of both (%)"]
     assert drawn.get_supxlabel() == "strength of the reward tuned on one"
 
 

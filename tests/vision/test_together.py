@@ -83,7 +83,7 @@ def test_other_labels_are_refused() -> None:
 
 def test_the_picture_shows_every_number() -> None:
     rows = measured(target, reward, DATA, [0], STRENGTHS).assign(shots="16", source="s", target="t")
-    drawn = together.figure(rows, DATA, "test images", "validation images")
+    drawn = together.figure(rows, DATA, "{} test images", "validation images")
     assert [axis.get_ylabel() for axis in drawn.axes] == [
         "one test images (%)",
         "two test images (%)",

@@ -119,7 +119,8 @@ def evaluate(job: JobName, config: ConfigFile, device: Device = "auto") -> None:
     points = {path: cells for path, cells in plan.points.items() if within(path, job)}
     cells = [cell for cell in plan.cells() if within(plan.cell_path(cell), job)]
     cells.sort(key=lambda cell: repr(cell.model_copy(update={"dataset": ""})))  # vLLM starts anew for another sum
-    for benchmark in {cell.dataset for cell in [*cells, *(of[0] for of in points.values())]}:  # before a large model
+    benchmarks = {cell.dataset for several in (cells, *points.values()) for cell in several}
+    for benchmark in benchmarks:  # before a large model is loaded
         ready(benchmark, plan.benchmark_settings(benchmark), unsafe)
     asked = plan.network, dtype_of(plan.precision), device_of(device), plan.config.data.template
 

@@ -70,7 +70,7 @@ def _vision(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
     if item.name == "strength":
         return partial(strength.draw, _read(files, SUMMARY))
     if item.name == "together" and config.together is not None:
-        return partial(together.draw, table(half), config.together.datasets, "test images", "validation images")
+        return partial(together.draw, table(half), config.together.datasets, "{} test images", "validation images")
     if item.name == "portability_vision":
         return partial(portability.draw, _read(files, COMPARISON))
     if item.name == "bound":
@@ -116,7 +116,7 @@ def _language(plan: Plan, item: Item, files: list[Path]) -> Callable[..., None]:
         return partial(decoding_table.draw, read_table(files[0], COSTS[1:]), **options)
     if item.name == "together_language" and half.config.together is not None:
         rows = two_rewards.table(half.config, half.top)
-        return partial(together.draw, rows, list(half.config.together.chats), "questions", "chats held out")
+        return partial(together.draw, rows, list(half.config.together.chats), "{}", "held-out chats")
     if item.name == "portability_language":
         return partial(portability.draw, read_table(files[0], COMPARISON))
     summary, comparison = read_table(files[0], SUMMARY), read_table(files[1], COMPARISON)

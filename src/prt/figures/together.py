@@ -27,7 +27,8 @@ def figure(rows: pd.DataFrame, rewards: Sequence[str], test: str, validation: st
 
     Args:
         rewards: what the first and the second were tuned on.
-        test, validation: what a value and the choice are of, such as ``test images``.
+        test: what a value of a data set is of, ``{}`` being the data set.
+        validation: what the choice is made on.
     """
     datasets, targets = (list(rows[column].unique()) for column in ("dataset", "target"))
     drawn = Figure(figsize=(0.7 + 2.0 * len(targets), 0.4 + 1.75 * len(datasets)), layout="constrained")
@@ -41,7 +42,7 @@ def figure(rows: pd.DataFrame, rewards: Sequence[str], test: str, validation: st
             _panel(axis, here[here["target"] == target], scale)
             if dataset == datasets[0]:
                 axis.set_title(f"on {target}")
-        what = "mean of both" if dataset == datasets[-1] else f"{dataset} {test}"
+        what = "mean of both" if dataset == datasets[-1] else test.format(dataset)
         line[0].set_ylabel(f"{what} (%)", fontweight="bold")
     mark = Rectangle((0, 0), 1, 1, fill=False, edgecolor=CHOSEN, linewidth=1.5, label=f"best on {validation}")
     legend(drawn, [mark])
