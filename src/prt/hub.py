@@ -17,6 +17,7 @@ from prt.errors import InputError, first_line, known
 
 # What a folder was made from. ``datasets`` passes over hidden files.
 ORIGIN = ".fetched.json"
+ADAPTER_CONFIG = "adapter_config.json"  # what tells PEFT's adapter from a whole model
 FETCH = "where there is a network, run `snakemake fetch`"
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")

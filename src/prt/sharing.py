@@ -23,7 +23,7 @@ CARD = "README.md"
 # What an earlier push may have left in a repository; a licence or a picture stays.
 OURS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", CARD)
 # What transformers and PEFT say there may be a path.
-SETTINGS = ("config.json", "adapter_config.json", "tokenizer_config.json")
+SETTINGS = ("config.json", hub.ADAPTER_CONFIG, "tokenizer_config.json")
 VOCABULARIES = ("tokenizer.json", "vocab.json")
 VERBATIM = ("classes", "templates", "template", "files", "lora", "versions")
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")

@@ -132,6 +132,9 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         path = self.path.split("?")[0]
         self.server.asked.append(f"{self.command} {path}")
+        name, _, file = path.partition("/resolve/main/")
+        if file and (info := self.server.files.get(f"/api/{'' if '/datasets/' in name else 'models'}{name}")):
+            path = f"{name}/resolve/{json.loads(info)['sha']}/{file}"
         if path in self.server.held:
             self.server.done.wait()
         content, api = self.server.files.get(path), path.startswith("/api/")

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.hub import COMMIT, Server, hub, server
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from safetensors.torch import load_file, save_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from prt.errors import InputError
-from prt.language.models import fetch, load
+from prt.language.models import fetch, folder_of, load
 from prt.miniature.pretrain_text import pretrain
 from prt.training import Recipe
 
@@ -93,3 +95,31 @@ def test_folders_of_another_kind(model: Path, tmp_path: Path) -> None:
     (folder / "config.json").rename(folder / "adapter_config.json")
     with pytest.raises(InputError, match=r"other is an adapter .* no whole model, .*: name that, or merge"):
         load(str(folder), torch.float32, CPU)
+
+
+def test_a_folder_of_the_hub_has_all_that_is_read_of_it(
+    model: Path, hub: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what a download that was cut short left, which huggingface_hub gives for all where there is no network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    load(str(model), torch.float32, CPU).model.save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "sharded").iterdir()}
+    shards = sorted(name for name in files if name.endswith(".safetensors"))
+    hub.repository("owner/sharded", files | {"consolidated.safetensors": b"again", "notes.bin": b"0"}, "models")
+    assert len(shards) > 2
+    hf_hub_download("owner/sharded", "config.json")
+    for name in (SAFE_WEIGHTS_INDEX_NAME, *shards[:-1]):
+        folder = Path(hf_hub_download("owner/sharded", name)).parent
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert snapshot_download("owner/sharded") == str(folder)
+    with pytest.raises(
+        InputError, match=r"^the model owner/sharded is not on this machine, and the hub is out of reac"
+    ):
+        folder_of("owner/sharded")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert folder_of("owner/sharded") == folder
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+    assert folder_of(str(model)) == model
+    (tmp_path / "sharded" / shards[0]).unlink()
+    with pytest.raises(InputError, match=f"the model of .*sharded cannot be loaded .*{shards[0]}"):
+        folder_of(str(tmp_path / "sharded"))

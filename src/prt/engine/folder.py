@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
 
-from prt import hub
 from prt.atomic import scratch
 from prt.combine import check_strength
 from prt.engine import heads
 from prt.engine.config import ARCHITECTURE, SumConfig
-from prt.errors import InputError, first_line
+from prt.errors import InputError
 from prt.language.composed import generation_of
 from prt.language.fit import fitted, shortest_context
-from prt.language.models import OTHERS, WEIGHTS, Causal, load_config, load_tokenizer, weights_must_be_there
+from prt.language.models import Causal, folder_of, load_config, load_tokenizer, weights_must_be_there
 from prt.language.recipe import Lora
 from prt.language.reward import base_of, whole
 
@@ -55,22 +53,10 @@ def published(spec: str, name: str = "") -> Part:
     head = head_for_vllm(config, name or spec)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    folder = _local(spec)
+    folder = folder_of(spec)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return Part(Causal(name or spec, model, load_tokenizer(spec)), folder, head=head)
-
-
-def _local(spec: str) -> Path:
-    """The folder of a model; one on the hub is downloaded, unless that is forbidden."""
-    if Path(spec).is_dir():
-        return Path(spec)
-    try:
-        return Path(snapshot_download(spec, allow_patterns=[WEIGHTS, *OTHERS]))
-    except Exception as error:  # network, name, licence, space: many kinds
-        raise hub.refusal(spec, "model", error) or InputError(
-            f"the model {spec} cannot be had ({first_line(error)}); correct its name, or fetch it again."
-        ) from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from prt.language.network import adapter_config
 from prt.language.recipe import Lora
 from prt.language.reward import adapted, describe, lacking_and_more, save_tuned, weights_hash
 
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SAID = frozenset({  # what PEFT's file says that a manifest says too, or that makes no difference to the outputs
     "r", "lora_alpha", "target_modules", "lora_dropout", "task_type", "base_model_name_or_path", "auto_mapping",
     "inference_mode", "peft_type", "peft_version", "revision",
@@ -55,11 +55,15 @@ def import_model(spec: str, base: str | None, out: Path, *, method: str, downloa
                     "transformers' or PEFT's format."
                 )
             raise InputError(f"{folder} has a {tuned.MANIFEST} already, as what this command makes; use it as it is.")
-        described = read_json(folder / ADAPTER, "adapter's description") if (folder / ADAPTER).is_file() else None
+        described = (
+            read_json(folder / hub.ADAPTER_CONFIG, "adapter's description")
+            if (folder / hub.ADAPTER_CONFIG).is_file()
+            else None
+        )
         if described is None and not (folder / "config.json").is_file():
             raise InputError(
-                f"there is neither a model (config.json) nor an adapter ({ADAPTER}) in {folder}; name a folder in "
-                "transformers' or PEFT's format."
+                f"there is neither a model (config.json) nor an adapter ({hub.ADAPTER_CONFIG}) in {folder}; name a "
+                "folder in transformers' or PEFT's format."
             )
         lora = None if described is None else _lora(spec, folder, described)
         name, place = _base(spec, base, str((described or {}).get("base_model_name_or_path") or ""), downloads)

@@ -1,5 +1,6 @@
 """Causal language models with their tokenizers, and what makes two vocabularies the same."""
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
+from transformers.utils import (
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    logging,
+)
 from transformers.utils.hub import cached_file
 
 from prt import hub
@@ -170,7 +177,7 @@ def load(spec: str, dtype: torch.dtype | str, device: torch.device | str, name: 
     weights_must_be_there(spec)
     tokenizer = load_tokenizer(spec)
     try:
-        if cached_file(spec, "adapter_config.json", _raise_exceptions_for_missing_entries=False):
+        if cached_file(spec, hub.ADAPTER_CONFIG, _raise_exceptions_for_missing_entries=False):
             raise _adapter(spec)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             spec,
@@ -223,6 +230,30 @@ def fetch(spec: str, out: Path) -> None:
     write_json(out / "fetched.json", {"spec": spec, "commit": receipt.get("revision")})
 
 
+def folder_of(spec: str) -> Path:
+    """The folder of a model with all that transformers reads of it; what lacks of one on the hub is downloaded.
+
+    Raises:
+        InputError: if a file is missing, and cannot be had.
+    """
+    found: dict[str, Any] = {}  # once the first file is there, all of its revision
+    optional: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
+    try:
+        folder = Path(str(cached_file(spec, CONFIG_NAME))).parent
+        if not Path(spec).is_dir():
+            found["revision"] = folder.name
+        cached_file(spec, GENERATION_CONFIG_NAME, **optional, **found)
+        index = cached_file(spec, SAFE_WEIGHTS_INDEX_NAME, **optional, **found)
+        shards = {SAFE_WEIGHTS_NAME}
+        if index is not None:
+            shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+        for shard in sorted(shards):  # snapshot_download may take half for all
+            cached_file(spec, shard, **found)
+    except Exception as error:  # network, name, licence, space, an index that is damaged: many kinds
+        raise _refusal(spec, "model", error) from error
+    return folder
+
+
 def must_be_there(spec: str) -> None:
     """Refuse a folder that holds no whole model: a missing one would be asked for on the hub.
 
@@ -232,7 +263,7 @@ def must_be_there(spec: str) -> None:
     folder = Path(spec)
     if folder.is_dir():
         only_files(folder)
-    if (folder / "adapter_config.json").is_file():
+    if (folder / hub.ADAPTER_CONFIG).is_file():
         raise _adapter(spec)
     if is_missing(spec):
         raise InputError(
@@ -263,8 +294,8 @@ def weights_must_be_there(spec: str) -> None:
 
 def _adapter(spec: str) -> InputError:
     return InputError(
-        f"{spec} is an adapter (adapter_config.json), no whole model, and would load another model unasked: name that, "
-        "or merge the two (PEFT's merge_and_unload) and save the result."
+        f"{spec} is an adapter ({hub.ADAPTER_CONFIG}), no whole model, and would load another model unasked: name "
+        "that, or merge the two (PEFT's merge_and_unload) and save the result."
     )
 
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prt import reward
 from prt.atomic import check_finite, file_hash, fingerprint, remove, write_json
 from prt.errors import InputError, first_line
-from prt.hub import FETCH
+from prt.hub import ADAPTER_CONFIG, FETCH
 from prt.language.models import Causal, load, read_tokenizer, vocabulary, weights_must_be_there
 from prt.language.network import adapter_config
 from prt.language.recipe import Lora
@@ -28,7 +28,7 @@ from prt.language.recipe import Lora
 # What transformers and PEFT write, besides the files that a kind of tokenizer has of its own.
 FILES = (
     *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"),
-    *("adapter_config.json", "adapter_model*.safetensors"),
+    *(ADAPTER_CONFIG, "adapter_model*.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
 )
 

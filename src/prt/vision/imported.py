@@ -92,7 +92,7 @@ def _tuned(place: Path, base: Backbone) -> Backbone:
             ) from error
         check_finite(clip.state_dict(), f"the weights of {place}")
         found = Backbone(str(place), clip, base.tokenizer, base.model_cfg, base.preprocess_cfg)
-    elif (place / "adapter_config.json").is_file():
+    elif (place / hub.ADAPTER_CONFIG).is_file():
         raise InputError(
             f"{place} holds an adapter; merge it into its base, and import a checkpoint of the whole CLIP."
         )
