@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.harness import ARC
 
+from prt.cli.options import models_of
+from prt.errors import InputError
 from prt.miniature.tasks import write_problems
 
 pytestmark = pytest.mark.vllm
@@ -90,3 +93,13 @@ def test_cells_of_one_sum_share_an_engine(family: Path) -> None:
         of = Cell(dataset="problems", **facts | {"target": "source", "method": "difference", "alpha": None})
         places[PRETRAINED], places[SOURCE_FT] = family / "source", family / "ft"
         assert models.of(of).name.startswith("source (difference: ")
+
+
+def test_a_device_that_vllm_would_not_take() -> None:
+    with (
+        pytest.raises(
+            InputError, match="computes on the first cpu that it sees, not on --device cuda:1; leave --device"
+        ),
+        models_of("vllm", lambda *_: "nowhere", torch.float32, torch.device("cuda:1")),
+    ):
+        pass

@@ -94,7 +94,7 @@ def models_of(
     """The models of cells, in an engine: transformers or vllm, which puts them where it was built for.
 
     Raises:
-        InputError: for another engine, or if vLLM is missing or too old.
+        InputError: for another engine, if vLLM is missing or too old, or if it would not put them on ``device``.
     """
     known(engine, ENGINES, "engine")
     if engine == "transformers":
@@ -105,6 +105,14 @@ def models_of(
     from prt.engine.installed import require_vllm
 
     require_vllm()
+    from vllm.platforms import current_platform
+
+    if device.type != current_platform.device_type or device.index:
+        raise InputError(
+            f"the engine vllm computes on the first {current_platform.device_type} that it sees, not on --device "
+            f"{device}; leave --device out (CUDA_VISIBLE_DEVICES says which GPUs it sees), or take the engine "
+            "transformers."
+        )
     from prt.engine.harness import EngineModels
 
     with ExitStack() as stack:
