@@ -12,7 +12,7 @@ from helpers.harness import PROBLEMS, TASK, lines
 from prt.errors import InputError
 from prt.language import task_files
 from prt.language.evaluate import question
-from prt.language.tasks import allow
+from prt.language.tasks import allow, check_across
 
 
 def write(folder: Path, changes: dict[str, Any] | str = "", name: str = "sums.yaml") -> str:
@@ -215,6 +215,28 @@ def test_groups_and_names_that_come_twice(tmp_path: Path) -> None:
     group.write_text("group: all\ntask: [gsm8k]\n")
     with pytest.raises(InputError, match=r"^the task all::gsm8k of .*group.yaml names no data: .* a group needs"):
         asked(str(group), batch=3)
+
+
+def test_how_answers_are_drawn_from_a_target_of_another_tokenizer(tmp_path: Path) -> None:
+    """What cannot be is told by the file alone, before its data or a model are read."""
+    file = write(tmp_path, {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 9, "top_p": 0.9}})
+    said = (
+        r"^mine is to be answered with 'top_p' \(.*/sums.yaml\), which a target of another tokenizer is not; leave it"
+    )
+    with pytest.raises(InputError, match=said):
+        check_across("mine", {"task": file})
+    includes = tmp_path / "includes.yaml"
+    includes.write_text("include: sums.yaml\ntask: more\n")
+    with pytest.raises(InputError, match=said):
+        check_across("mine", {"task": str(includes)})
+    with pytest.raises(InputError, match=r"^unknown key of the generation of mine for a target of .* 'top_k'"):
+        check_across("mine", {"task": file, "generation": {"top_k": 1, "top_p": 0.9}})
+    includes.write_text("include: sums.yaml\ntask: more\ngeneration_kwargs: {max_new_tokens: 3}\n")  # in its place
+    check_across("mine", {"task": str(includes), "generation": {"temperature": 0.5}})
+    group = tmp_path / "group.yaml"
+    group.write_text("group: all\ntask: [sums]\n")
+    with pytest.raises(InputError, match=said):
+        check_across("mine", {"task": str(group)})
 
 
 def test_examples_to_show(tmp_path: Path) -> None:

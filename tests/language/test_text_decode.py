@@ -2,20 +2,22 @@
 
 import copy
 import io
+import json
 import math
 from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from helpers.cutting import END, TURN, bpe, byte_level, random_model, sentencepiece
-from helpers.harness import ARC, lines, read
+from helpers.harness import ARC, PROBLEMS, TASK, lines, read
 from helpers.letters import letters, put
 from transformers import TextStreamer
 
 from prt.errors import InputError
 from prt.language import prompts, text_decode
-from prt.language.decode import Rewarded, load_reward, next_tokens
+from prt.language.decode import Rewarded, load_reward, next_tokens, put_on
 from prt.language.reward import save_tuned, weights_hash
 from prt.language.text_decode import TextRewarded
 
@@ -204,6 +206,26 @@ def test_a_benchmark_says_by_which_method_it_was_measured(folders, prt, tmp_path
     assert code == 1 and "which is not to be had" in complaint
     assert prt(*given, "--target", folders / "moved", "--device", "cpu")[0] == 0
     assert read(out)[0]["cell"]["method"] == "prt"
+
+
+def test_a_way_to_draw_answers_is_refused_before_a_model_is_loaded(folders, prt, tmp_path):
+    for file in (*folders.glob("*/*.safetensors"),):
+        file.write_bytes(b"no weights")
+    described = json.loads((folders / "reward" / "manifest.json").read_text())
+    described["base"]["weights_sha256"] = weights_hash(str(folders / "source"))
+    (folders / "reward" / "manifest.json").write_text(json.dumps(described))
+    lines(tmp_path, PROBLEMS, "sums.jsonl")
+    task = tmp_path / "sums.yaml"
+    task.write_text(yaml.safe_dump(TASK | {"generation_kwargs": {"until": ["\n"], "top_p": 0.9}}))
+    given = ["evaluate", "sums", "--reward", folders / "reward", "--target", folders / "target", "--device", "cpu"]
+    code, _, complaint = prt(*given, "--out", tmp_path / "out", "--set", f"task={task}")
+    assert code == 1 and "sums is to be answered with 'top_p' (" in complaint and not (tmp_path / "out").exists()
+
+
+def test_several_rewards_do_not_go_as_text(folders):
+    both = [load_reward(folders / "reward")] * 2
+    with pytest.raises(InputError, match=r"^.*target has another tokenizer than the 2 rewards, .* one at a time, as t"):
+        put_on(str(folders / "target"), both)
 
 
 def test_the_source_must_be_there_and_be_the_right_one(folders):

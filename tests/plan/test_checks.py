@@ -314,3 +314,20 @@ def test_missing_inputs(
     Plan.of(whole).check_inputs()
     with pytest.raises(InputError, match=sentence):
         Plan.of(changed(whole, place, value)).check_inputs()
+
+
+def test_ways_to_draw_answers_that_a_target_of_another_tokenizer_has_not(tmp_path: Path) -> None:
+    """Told before the first job, also of a task file."""
+    across = changed(OTHER, "language.models.m.tokenizer", "threes")
+    del across["language"]["table6"]
+    Plan.of(across)
+    with pytest.raises(
+        InputError, match=r"unknown key of the generation of problems for a target of another .*'top_p'"
+    ):
+        Plan.of(changed(across, "language.benchmarks.problems.generation", {"top_p": 0.9}))
+    file = tmp_path / "sums.yaml"
+    file.write_text("task: sums\ngeneration_kwargs: {top_p: 0.9}\n")
+    own = {"task": str(file)}
+    with pytest.raises(InputError, match=r"problems is to be answered with 'top_p' \(.*sums.yaml\), which a target of"):
+        Plan.of(changed(across, "language.benchmarks.problems", own))
+    Plan.of(changed(OTHER, "language.benchmarks.problems", own))

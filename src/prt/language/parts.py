@@ -14,7 +14,7 @@ from prt.errors import InputError, known
 from prt.language.chats import TEMPLATES, chat_template
 from prt.language.composed import compose
 from prt.language.merged import merged
-from prt.language.models import Causal, load, shared_ids, vocabulary
+from prt.language.models import Causal, Vocabulary, load, load_tokenizer, read_tokenizer, shared_ids, vocabulary
 from prt.language.reward import load_tuned, read_manifest, weights_hash
 from prt.language.text_decode import TextRewarded
 from prt.methods import AS_TEXT, REWARDS, SOURCE_PRETRAINED, Method, Network, method
@@ -38,6 +38,7 @@ class Models:
         self._published = cache(self._load)
         self._tuned = cache(lambda folder, base: load_tuned(Path(folder), dtype, device, base))
         self._hash = cache(weights_hash)
+        self._vocabulary = cache(lambda read, folder: vocabulary(read(folder)))
 
     def fitting(self, cell: Cell) -> Cell:
         """The cell, with its method as text where the target has another tokenizer than what is put on it.
@@ -101,12 +102,19 @@ class Models:
 
     def _alike(self, cell: Cell, whole: Method) -> bool:
         """Whether the target and what was tuned have one tokenizer."""
-        target, tuned = (vocabulary(self._network(cell, network).tokenizer) for network in whole.networks[:2])
+        target, tuned = (self._words(cell, network) for network in whole.networks[:2])
         try:
             shared_ids(target, tuned, (cell.target, str(cell.source)))
         except InputError:
             return False
         return True
+
+    def _words(self, cell: Cell, network: Network) -> Vocabulary:
+        """The vocabulary of a network, which is not loaded for it."""
+        if network.model in PUBLISHED:
+            return self._vocabulary(load_tokenizer, self._folder(cell, network))
+        self._check(cell, network)
+        return self._vocabulary(read_tokenizer, self._folder(cell, network))  # also beside an adapter
 
     def _as_text(self, cell: Cell, whole: Method) -> TextRewarded:
         plain = next(name for name, text in AS_TEXT.items() if text == cell.method)

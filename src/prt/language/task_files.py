@@ -50,6 +50,34 @@ def runs_answers(task: Path) -> bool:
     return any(isinstance(v, dict) and v.get("unsafe_code") for c in _read(task).values() for v in _values(c))
 
 
+def drawn(task: Path) -> dict[str, Path]:
+    """How a task file, or one of a group's, says that answers are drawn: the keys of generation_kwargs, and the file.
+
+    Raises:
+        InputError: as for :func:`files`.
+    """
+    read = _read(task)
+    if "group" not in read[task]:
+        return _drawn(task, read, ())
+    inner = [(file, value) for file, content in read.items() for value in _values(content) if isinstance(value, dict)]
+    return {key: file for file, value in inner for key in _keys(value)}
+
+
+def _drawn(file: Path, read: dict[Path, dict[str, Any]], by: tuple[Path, ...]) -> dict[str, Path]:
+    """Of one task: the file's own, else those of the last that it includes."""
+    if file in by:  # in a circle, which lm-eval refuses
+        return {}
+    found: dict[str, Path] = {}
+    for name in _included(read[file]):
+        found = _drawn(file.parent / name, read, (*by, file)) or found
+    return dict.fromkeys(_keys(read[file]), file) if "generation_kwargs" in read[file] else found
+
+
+def _keys(content: dict[str, Any]) -> list[str]:
+    said = content.get("generation_kwargs")
+    return [str(key) for key in said] if isinstance(said, dict) else []
+
+
 def code(task: Path) -> str | None:
     """What of a task file, or of those that belong to it, is code that would run with the user's rights; None: nothing.
 
@@ -85,10 +113,14 @@ def _add(file: Path, content: dict[str, Any], found: dict[Path, dict[str, Any]])
     if file in found:
         return
     found[file] = content
-    included = content.get("include", [])
-    for name in included if isinstance(included, list) else [included]:
-        inner = file.parent / str(name)
+    for name in _included(content):
+        inner = file.parent / name
         _add(inner, _load(inner, file), found)
+
+
+def _included(content: dict[str, Any]) -> list[str]:
+    names = content.get("include", [])
+    return [str(name) for name in (names if isinstance(names, list) else [names])]
 
 
 def _load(file: Path, by: Path | None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ TYPES: dict[str, Any] = {
     "headline": {"type": "string"},
 }
 # How answers can be drawn from a target of another tokenizer than the reward's.
-ACROSS = {"until", "max_gen_toks", "do_sample", "temperature"}
+ACROSS = {"until", "do_sample", "temperature", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"}
 # JSON's 2.0 is a whole number, Python's is not.
 WHOLE = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
 Strict = extend(Draft202012Validator, type_checker=WHOLE)
@@ -127,6 +127,24 @@ def allow(benchmark: str, own: dict[str, Any], unsafe_code: bool) -> None:
             f"{benchmark} runs {found}, with your rights and in no sandbox; allow that with `unsafe_code: true` in the "
             "configuration's 'language' or by --unsafe-code if you know it, or take it out of the file."
         )
+
+
+def check_across(benchmark: str, own: dict[str, Any]) -> None:
+    """Refuse a benchmark whose answers cannot be drawn as it says from a target of another tokenizer.
+
+    Raises:
+        InputError: naming the key of its ``generation``, or of its task file; as for ``settings``.
+    """
+    facts = settings(benchmark, own)
+    drawn = task_files.drawn(Path(facts["task"])) if is_file(facts["task"]) else {}
+    for key, file in drawn.items():
+        if key not in ACROSS and key not in facts["generation"]:
+            raise InputError(
+                f"{benchmark} is to be answered with '{key}' ({file}), which a target of another tokenizer is not; "
+                "leave it out."
+            )
+    for key in facts["generation"]:
+        known(key, ACROSS, f"key of the generation of {benchmark} for a target of another tokenizer,")
 
 
 def folder(benchmark: str, own: dict[str, Any], downloads: Path) -> Path | None:

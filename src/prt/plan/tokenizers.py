@@ -1,8 +1,8 @@
 """Targets of another tokenizer than their source's: what a configuration may ask of them."""
 
 from prt.config import Language
-from prt.errors import InputError, known
-from prt.language.tasks import ACROSS
+from prt.errors import InputError
+from prt.language.tasks import check_across
 
 
 def check_tokenizers(language: Language) -> None:
@@ -19,8 +19,7 @@ def check_tokenizers(language: Language) -> None:
             single += [(name, source, target) for source, target in pairs]
         if any(language.across(*pair) for pair in pairs):
             for benchmark in item.benchmarks:
-                for key in language.benchmarks[benchmark].get("generation", {}):
-                    known(key, ACROSS, f"key of the generation of {benchmark} for a target of another tokenizer,")
+                check_across(benchmark, language.benchmarks[benchmark])
     pairs = [(panel.source, t) for item in language.transfers.values() for panel in item.panels for t in panel.models]
     if language.engine != "transformers" and any(language.across(*pair) for pair in pairs):
         raise InputError(
