@@ -3,10 +3,13 @@
 Everything else asks here: which networks a method needs, what it is called, and its colour. A new method is an entry.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from prt.errors import known
+
+T = TypeVar("T")
 
 
 class Network(NamedTuple):
@@ -132,6 +135,12 @@ def method(name: str) -> Method:
     """
     known(name, METHODS, "method")
     return METHODS[name]
+
+
+def tuned_among(name: str, parts: Sequence[T]) -> list[T]:
+    """Of the networks that a method adds, once or several times over, those that were tuned; in order."""
+    added = method(name).added
+    return [part for n, part in enumerate(parts) if added[n % len(added)][1] != SOURCE_PRETRAINED]
 
 
 def putting_on(model: str) -> list[str]:

@@ -33,7 +33,7 @@ def test_equal_to_transformers(family: Path, folder: str, method: str, strength:
     on = load_reward(family / folder, method=method).on(str(family / "target"), strength)
     ids = [tokenizer()(prompt).input_ids for prompt in PROMPTS]
     with ExitStack() as stack:
-        parts = parts_of([(family / folder, strength)], str(family / "target"), method, None, stack)
+        parts = parts_of([(family / folder, None, strength)], str(family / "target"), method, stack)
         place = stack.enter_context(folder_for_vllm(parts, None))
         how: dict[str, Any] = {"dtype": "float32", "enforce_eager": True, "tokenizer_mode": MODE}
         engine = LLM(str(place), max_num_batched_tokens=64, max_num_seqs=4, **how)

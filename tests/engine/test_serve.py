@@ -1,6 +1,8 @@
 """The server, asked by the clients that people have: openai's, and lm-evaluation-harness's."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from helpers.sums import EXTRA
 
+from prt.atomic import file_hash
 from prt.language.decode import load_reward
 
 pytestmark = pytest.mark.vllm
@@ -111,3 +114,17 @@ def test_options_that_vllm_does_not_have(family: Path, prt: Callable[..., tuple[
     code, _, said = prt("serve", "--reward", family / "prt", "--target", family / "target", "--prot", 1)
     assert code == 1
     assert "vLLM does not take these options (unrecognized arguments: --prot 1)" in said.splitlines()[-1]
+
+
+def test_rewards_of_two_chat_templates(family: Path, tmp_path: Path, prt: Callable[..., tuple[int, str, str]]) -> None:
+    other = shutil.copytree(family / "prt", tmp_path / "other")
+    (other / "chat_template.jinja").write_text("{{ messages }}")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["files"]["chat_template.jinja"] = file_hash(other / "chat_template.jinja")
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    asked = ("serve", "--reward", family / "prt", "--reward", other, "--target", family / "target", "--prot", 1)
+    code, _, said = prt(*asked)
+    assert code == 1
+    assert "were tuned with different chat templates" in said and "; name one with --chat-template." in said
+    code, _, said = prt(*asked, "--chat-template", other / "chat_template.jinja")
+    assert code == 1 and "vLLM does not take these options (unrecognized arguments: --prot 1)" in said

@@ -115,6 +115,24 @@ def test_auto_classes_give_the_same_model_back(name: str, folders: dict[str, Pat
     assert not (TARGET.tokenizer.chat_template or kept.training)
 
 
+def test_two_chat_templates_are_refused_but_not_that_of_what_a_model_was_tuned_from(tmp_path: Path, prt: Prt) -> None:
+    other, base = spoken(), spoken()
+    other.chat_template, base.chat_template = TEMPLATE + "?", TEMPLATE + "!"
+    chatty, source = causal(1, hidden_size=16, num_hidden_layers=1, tokenizer=other), causal(2, tokenizer=base)
+    with pytest.raises(InputError, match=r"model1 and model1 were tuned with different .*; take rewards that were tun"):
+        compose(TARGET, [(REWARD, 1.0), (chatty, 1.0)], "prt").model.save_pretrained(tmp_path / "two")
+    compose(TARGET, [(REWARD, 1.0), (source, -1.0)], "eft").model.save_pretrained(tmp_path / "one")
+    assert AutoTokenizer.from_pretrained(tmp_path / "one").chat_template == TEMPLATE
+    known = {"name": "source", "spec": "gone", "weights_sha256": "0"}
+    facts = dict.fromkeys(("dataset", "template", "recipe", "seed", "lora")) | {"method": "prt", "base": known}
+    for name, tuned in (("a", REWARD), ("b", chatty)):
+        save_tuned(tmp_path / name, tuned.model, tuned.tokenizer, facts | {"alpha": 0.0})
+    line = ["compose", "--reward", tmp_path / "a", "--reward", tmp_path / "b", "--target", "nowhere"]
+    code, _, complaint = prt(*line, "--out", tmp_path / "two")  # before the target is looked for
+    assert code == 1 and f"the rewards {tmp_path}/a and {tmp_path}/b were tuned with different chat temp" in complaint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "one"]
+
+
 def test_it_can_be_written_again_and_a_part_is_a_model_of_its_own(folders: dict[str, Path], tmp_path: Path) -> None:
     AutoModelForCausalLM.from_pretrained(folders["eft"]).save_pretrained(tmp_path / "again")
     files = [json.loads((f / "manifest.json").read_text())["files"] for f in (folders["eft"], tmp_path / "again")]

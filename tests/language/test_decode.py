@@ -45,11 +45,11 @@ def causal(seed: int, hidden: int = 32, rows: int = 32, tokenizer: PreTrainedTok
 TARGET, REWARD, OTHER, SOURCE = causal(6), causal(30, 16), causal(31, 16), causal(2, 16)
 
 
-def saved(folder: Path, method: str = "prt") -> Path:
+def saved(folder: Path, method: str = "prt", source: Causal = SOURCE) -> Path:
     """A folder as tuning leaves it, and its base beside it."""
     where = folder.with_name("base")
-    SOURCE.model.save_pretrained(where)
-    SOURCE.tokenizer.save_pretrained(where)
+    source.model.save_pretrained(where)
+    source.tokenizer.save_pretrained(where)
     known = {"name": "source", "spec": str(where), "weights_sha256": weights_hash(str(where))}
     facts = {"method": method, "alpha": 0.0, "lora": None, "base": known, "dataset": {"name": "chats"}}
     tokenizer = copy.deepcopy(REWARD.tokenizer)
@@ -245,6 +245,25 @@ def test_the_command(prt, tmp_path):
     )
     code, said, complaint = prt(*given, "--max-new-tokens", 60, PROMPT)
     assert (code, said) == (1, "") and "exceed the context of 64 tokens" in complaint.splitlines()[-1]
+
+
+def test_each_of_several_rewards_was_tuned_from_a_model_of_its_own(prt, tmp_path):
+    """Which may have moved, each to another place."""
+    TARGET.model.save_pretrained(tmp_path / "target")
+    letters().save_pretrained(tmp_path / "target")
+    given = ["generate", "--target", tmp_path / "target", "--device", "cpu", "--method", "eft", "--max-new-tokens", 9]
+    bases = []
+    for name, source in (("a", SOURCE), ("b", OTHER)):
+        given += ["--reward", saved(tmp_path / name / "ft", "ft", source)]
+        bases += ["--base", (tmp_path / name / "base").rename(tmp_path / name / "moved")]
+    code, said, complaint = prt(*given, *bases, PROMPT)
+    assert code == 0, complaint
+    eft = [Reward(REWARD, {}, Path(), method="eft", pretrained=source) for source in (SOURCE, OTHER)]
+    assert said == Rewarded(TARGET, eft).generate(PROMPT, max_new_tokens=9) + "\n"
+    code, _, complaint = prt(*given, *bases[:2], PROMPT)
+    assert code == 1 and "b/ft was tuned from source, but the weights of " in complaint
+    code, _, complaint = prt(*given, *bases, *bases[:2], PROMPT)
+    assert code == 1 and "2 rewards were given and 3 bases; give none, one for all, or one for each." in complaint
 
 
 def test_bad_input(tmp_path):

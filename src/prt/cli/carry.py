@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from prt.cli.options import Device, begin, device_of, dtype_of
-from prt.cli.use import Base, MethodName, Precision, Rewards, Spec, Strengths
+from prt.cli.use import Bases, MethodName, Precision, Rewards, Spec, Strengths, with_bases
 from prt.errors import InputError
 from prt.hub import allow_network
 
@@ -19,19 +19,22 @@ def compose(
     out: Annotated[Path, typer.Option(help="Folder that is made, with copies of all models.")],
     method: MethodName = "prt",
     strength: Strengths = [],  # noqa: B006
-    base: Base = None,
+    base: Bases = [],  # noqa: B006
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
     """Write a target with a language reward on it as one model of transformers; README says what loads it."""
     from prt.language.decode import load_reward, put_on
+    from prt.language.prompts import template_of
     from prt.language.reward import check_writable
     from prt.language.text_decode import TextRewarded
 
     begin()
     check_writable(out)
     on, dtype = device_of(device), dtype_of(precision)
-    rewarded = put_on(target, [load_reward(folder, on, dtype, base, method) for folder in reward], strength)
+    loaded = [load_reward(folder, on, dtype, of, method) for folder, of in with_bases(reward, base)]
+    template_of([each.named for each in loaded], "take rewards that were tuned with the same one")
+    rewarded = put_on(target, loaded, strength)
     if isinstance(rewarded, TextRewarded):
         raise InputError(
             f"{target} has another tokenizer than {reward[0]}, and only `prt generate` and `prt evaluate` put it on as "

@@ -3,7 +3,7 @@
 import typer
 
 from prt.cli.options import begin
-from prt.cli.use import Base, MethodName, Rewards, Spec, Strengths
+from prt.cli.use import Bases, MethodName, Rewards, Spec, Strengths, with_bases
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}  # vLLM's own are passed on
 
@@ -14,7 +14,7 @@ def serve(
     target: Spec,
     method: MethodName = "prt",
     strength: Strengths = [],  # noqa: B006
-    base: Base = None,
+    base: Bases = [],  # noqa: B006
 ) -> None:
     """Serve a target with rewards on it by vLLM, on OpenAI's interface; all other options are vLLM's own.
 
@@ -28,4 +28,5 @@ def serve(
 
     begin()
     strengths = strengths_for(len(reward), strength)
-    run(list(zip(reward, strengths, strict=True)), target, context.args, method, base)
+    based = with_bases(reward, base)
+    run([(*each, s) for each, s in zip(based, strengths, strict=True)], target, context.args, method)

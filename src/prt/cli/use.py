@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,11 +22,29 @@ Strengths = Annotated[
     list[float], typer.Option(help="1/λ; the paper's is 1. Of several rewards: one for all, or one for each, in order.")
 ]
 Spec = Annotated[str, typer.Option(help="A folder in transformers' format, or OWNER/NAME on the Hugging Face hub.")]
-Base = Annotated[
-    str | None,
-    typer.Option(help="The model that it was tuned from, where it has moved; EFT, LoRA and other tokenizers need it."),
+Bases = Annotated[
+    list[str],
+    typer.Option(
+        help="The model that it was tuned from, where it has moved; EFT, LoRA and other tokenizers need it. Of several "
+        "rewards: one for all, or one for each, in order."
+    ),
 ]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
+
+
+def with_bases(rewards: Sequence[Path], given: Sequence[str]) -> list[tuple[Path, str | None]]:
+    """Each reward with the model that it was tuned from, of what was ``given``: none, one for all, or as many.
+
+    Raises:
+        InputError: for another number.
+    """
+    if len(given) not in (0, 1, len(rewards)):
+        raise InputError(
+            f"{len(rewards)} reward{'s were' if len(rewards) > 1 else ' was'} given and {len(given)} bases; give none, "
+            "one for all, or one for each."
+        )
+    bases = given if len(given) == len(rewards) else [next(iter(given), None)] * len(rewards)
+    return list(zip(rewards, bases, strict=True))
 
 
 def predict(
@@ -41,7 +59,7 @@ def predict(
     ] = None,
     method: MethodName = "prt",
     strength: Strengths = [],  # noqa: B006
-    base: Base = None,
+    base: Bases = [],  # noqa: B006
     without: Annotated[bool, typer.Option(help="Print the target without the reward, too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -55,7 +73,7 @@ def predict(
 
     begin()
     on = device_of(device)
-    loaded = [load_reward(folder, on, method, base) for folder in reward]
+    loaded = [load_reward(folder, on, method, of) for folder, of in with_bases(reward, base)]
     names = inputs.named(images or [], lists)
     model = put_on(target, loaded, strength, head)
     failed: dict[str, str] = {}  # name → sentence
@@ -115,7 +133,7 @@ def generate(
     draft: Annotated[
         str | None, typer.Option(help="The model that the reward was tuned on: it drafts, the target verifies.")
     ] = None,
-    base: Base = None,
+    base: Bases = [],  # noqa: B006
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
@@ -129,7 +147,8 @@ def generate(
 
     begin()
     on, dtype = device_of(device), dtype_of(precision)
-    rewarded = put_on(target, [load_reward(folder, on, dtype, base, method) for folder in reward], strength)
+    loaded = [load_reward(folder, on, dtype, of, method) for folder, of in with_bases(reward, base)]
+    rewarded = put_on(target, loaded, strength)
     torch.manual_seed(seed)
     tokenizer: Any = rewarded.target.tokenizer
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -169,7 +188,7 @@ def evaluate(
         ),
     ] = False,
     downloads: Downloads = Path("downloads"),
-    base: Base = None,
+    base: Bases = [],  # noqa: B006
     precision: Precision = "fp32",
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="What runs the model: transformers, or vllm.")] = "transformers",
@@ -179,9 +198,10 @@ def evaluate(
     from prt.combine import strengths_for
     from prt.language import tasks
     from prt.language.composed import compose
-    from prt.language.decode import load_reward, put_together, template_of
+    from prt.language.decode import load_reward, put_together
     from prt.language.evaluate import evaluate, ready
     from prt.language.models import load
+    from prt.language.prompts import template_of
     from prt.language.reward import check_writable, read_manifest
     from prt.methods import PRETRAINED, SOURCE_PRETRAINED
     from prt.reward import check_method
@@ -189,7 +209,7 @@ def evaluate(
     begin()
     own = _settings(settings)
     ready(benchmark, own, unsafe_code)
-    strengths = strengths_for(len(reward), strength)
+    strengths, based = strengths_for(len(reward), strength), with_bases(reward, base)
     manifests = [read_manifest(folder) for folder in reward]
     for folder, manifest in zip(reward, manifests, strict=True):
         check_method(folder, manifest, method)
@@ -211,14 +231,20 @@ def evaluate(
     ]  # fmt: skip
     options: dict[str, Any] = {"out": out, "unsafe_code": unsafe_code}
     if len(cells) == 1:
-        places = {PRETRAINED: target, SOURCE_PRETRAINED: base or manifests[0]["base"]["spec"]}
+        places = {PRETRAINED: target, SOURCE_PRETRAINED: based[0][1] or manifests[0]["base"]["spec"]}
         with models_of(engine, lambda _, network: places.get(network, str(reward[0])), dtype, on) as models:
             cell = models.fitting(cells[0])
+            if cell.method != method:
+                tasks.check_across(benchmark, own)
             result = evaluate(models.of(cell), benchmark, own, cell=cell, **options)
     else:
-        loaded = [load_reward(folder, on, dtype, base, method) for folder in reward]
+        loaded = [load_reward(folder, on, dtype, of, method) for folder, of in based]
         parts = put_together(loaded, strengths)
-        template = template_of(loaded) if tasks.settings(benchmark, own)["chat_template"] else None
+        template = (
+            template_of([reward.named for reward in loaded])
+            if tasks.settings(benchmark, own)["chat_template"]
+            else None
+        )
         model = compose(load(target, dtype, on), parts, method)
         model.tokenizer.chat_template = template  # what was tuned knows the one it was tuned in
         result = evaluate(model, benchmark, own, cell=cells, **options)

@@ -12,47 +12,52 @@ from typing import Any, NoReturn
 from prt.engine.folder import Part, folder_for_vllm, published, tuned
 from prt.engine.plugin import MODE
 from prt.errors import InputError, first_line
+from prt.language.prompts import template_of
 from prt.language.reward import base_of, read_manifest
-from prt.methods import METHODS, SOURCE_PRETRAINED
+from prt.methods import METHODS, SOURCE_PRETRAINED, tuned_among
 from prt.reward import check_method
 
 NAME = "prt"  # what requests call the model, unless --served-model-name says otherwise
+CHAT_TEMPLATE = "--chat-template"  # vLLM's own, which goes before the rewards'
 LOOPBACK = "127.0.0.1"
 NO_PLACE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 
 def serve(
-    rewards: Sequence[tuple[Path, float]],
+    rewards: Sequence[tuple[Path, str | None, float]],
     target: str,
     options: Sequence[str],
     method: str = "prt",
-    base: str | None = None,
 ) -> None:
     """Serve a target with rewards on it, until it is interrupted; on this machine alone unless a host is given.
 
     Args:
-        rewards: the folder of each, and its strength.
+        rewards: the folder of each, what it was tuned from, where that has moved, and its strength.
         target: a folder, or a name on the Hugging Face hub.
         options: vLLM's own, as on the command line.
         method: how they are added, see :mod:`prt.methods`.
-        base: what they were tuned from, where it has moved.
 
     Raises:
-        InputError: if a model cannot be had or put on the target, or vLLM does not know it or its options, cannot
-            start, or cannot listen where it is asked to.
+        InputError: if a model cannot be had or put on the target, rewards were tuned with different chat templates and
+            no option says which, or vLLM does not know it or its options, cannot start, or cannot listen where it is
+            asked to.
     """
     with ExitStack() as stack:
-        parts = parts_of(rewards, target, method, base, stack)
-        templates = [part.tokenizer.chat_template for part in (*parts[1:], parts[0])]
-        _run(stack.enter_context(folder_for_vllm(parts, next(filter(None, templates), None))), options)
+        parts = parts_of(rewards, target, method, stack)
+        template = None
+        if not any(option.split("=")[0].replace("_", "-") == CHAT_TEMPLATE for option in options):
+            tuned_parts = zip(rewards, tuned_among(method, parts[1:]), strict=True)
+            named = [(str(folder), part.tokenizer) for (folder, *_), part in tuned_parts]
+            template = template_of(named, f"name one with {CHAT_TEMPLATE}") or parts[0].tokenizer.chat_template
+        _run(stack.enter_context(folder_for_vllm(parts, template)), options)
 
 
 def parts_of(
-    rewards: Sequence[tuple[Path, float]], target: str, method: str, base: str | None, stack: ExitStack
+    rewards: Sequence[tuple[Path, str | None, float]], target: str, method: str, stack: ExitStack
 ) -> list[Part]:
     """The models of the sum, the target first, for as long as ``stack`` is open; see :func:`serve`."""
     parts = [published(target)]
-    for folder, strength in rewards:
+    for folder, base, strength in rewards:
         check_method(folder, read_manifest(folder), method)
         part = stack.enter_context(tuned(folder, base))
         for sign, network in METHODS[method].added:

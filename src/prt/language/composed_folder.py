@@ -19,6 +19,8 @@ from prt import hub, reward
 from prt.atomic import file_hash, making, write_json
 from prt.errors import InputError, first_line
 from prt.language.models import Causal, load, read_tokenizer, vocabulary
+from prt.language.prompts import template_of
+from prt.methods import tuned_among
 
 TARGET = "target"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -72,22 +74,21 @@ def write_folder(
     """Write a composed model; the folder appears whole or not at all.
 
     Args:
-        causals: the models, the target first; its tokenizer is the folder's, with the chat template of the first of the
-            others, which was tuned in it, if that has one.
+        causals: the models, the target first; its tokenizer is the folder's, with the chat template that the others
+            were tuned in, if they have one.
         config: the composed model's; its ``models`` are those of the same order.
         generation: how it generates.
 
     Raises:
         InputError: if ``folder`` is there already or cannot be written, the settings for generating are not valid, or
-            a tokenizer would be loaded as another.
+            a tokenizer would be loaded as another; if there are two chat templates.
     """
+    template = _template(causals, config.method)
     with making(folder) as aside:
         for part, causal in zip(config.models, causals, strict=True):
             _write_part(aside / part["folder"], causal)
         tokenizer = copy.deepcopy(causals[0].tokenizer)
-        tokenizer.chat_template = next(
-            (c.tokenizer.chat_template for c in (*causals[1:], causals[0]) if c.tokenizer.chat_template), None
-        )
+        tokenizer.chat_template = template
         config = copy.deepcopy(config)
         # transformers' server takes the class of this name from transformers itself.
         config.architectures = ["AutoModelForCausalLM"]
@@ -107,6 +108,13 @@ def write_folder(
             "files": {str(file.relative_to(aside)): file_hash(file) for file in files},
         }
         write_json(aside / reward.MANIFEST, manifest | reward.provenance("transformers"))
+
+
+def _template(causals: Sequence[Causal], method: str) -> str | None:
+    """The chat template of a sum: what was tuned has it; the target's own, where that has none."""
+    named = [(part.name, part.tokenizer) for part in tuned_among(method, causals[1:])]
+    found = template_of(named, "take rewards that were tuned with the same one")
+    return found or causals[0].tokenizer.chat_template
 
 
 def _write_part(folder: Path, causal: Causal) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.stopping_criteria import StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
@@ -44,6 +44,11 @@ class Reward:
     base: str | None = None
     method: str = "prt"
     pretrained: Causal | None = None
+
+    @property
+    def named(self) -> tuple[str, PreTrainedTokenizerBase]:
+        """What it is called, and its tokenizer, for :func:`prt.language.prompts.template_of`."""
+        return str(self.folder), self.causal.tokenizer
 
     @property
     def added(self) -> list[tuple[int, Causal]]:
@@ -80,9 +85,14 @@ def put_on(
     on = load(target, model.dtype, model.device, name)
     try:
         shared_ids(vocabulary(on.tokenizer), vocabulary(reward.causal.tokenizer), (on.name, reward.causal.name))
-    except InputError:
-        if len(rewards) > 1 or reward.method not in AS_TEXT:
+    except InputError as error:
+        if reward.method not in AS_TEXT:
             raise
+        if len(rewards) > 1:
+            raise InputError(
+                f"{on.name} has another tokenizer than the {len(rewards)} rewards, and such a target takes one at a "
+                "time, as text; put on one, or take a target with their tokenizer."
+            ) from error
         place = base_of(reward.folder, reward.base)
         pretrained = reward.pretrained or load(place, model.dtype, model.device, reward.causal.name)
         across = TextRewarded(on, reward.causal, pretrained, combine.strengths_for(1, strengths)[0], reward.method)
@@ -104,22 +114,6 @@ def put_together(rewards: Sequence[Reward], strengths: float | Sequence[float] =
         shared_ids(vocabulary(first.causal.tokenizer), vocabulary(other.causal.tokenizer), names)
     pairs = combine.working(rewards, chosen)
     return [(part, sign * strength) for reward, strength in pairs for sign, part in reward.added]
-
-
-def template_of(rewards: Sequence[Reward]) -> str | None:
-    """The chat template that rewards were tuned with; None where none of them has one.
-
-    Raises:
-        InputError: if there are two.
-    """
-    having = [reward for reward in rewards if reward.causal.tokenizer.chat_template]
-    for other in having[1:]:
-        if other.causal.tokenizer.chat_template != having[0].causal.tokenizer.chat_template:
-            raise InputError(
-                f"the rewards {having[0].folder} and {other.folder} were tuned with different chat templates, so it is "
-                "not known which a chat is to be written in; ask without a chat template."
-            )
-    return str(having[0].causal.tokenizer.chat_template) if having else None
 
 
 def load_reward(
@@ -177,7 +171,11 @@ class Rewarded:
             InputError: if the prompt is empty or no text, there is no chat template, or two, or it fails, or the
                 context is too short.
         """
-        template = (template_of(self.rewards) or self.target.tokenizer.chat_template) if chat else None
+        template = (
+            (prompts.template_of([r.named for r in self.rewards]) or self.target.tokenizer.chat_template)
+            if chat
+            else None
+        )
         if chat and template is None:
             raise InputError(
                 f"neither {self.name} nor {self.target.name} has a chat template; write the prompt as the "

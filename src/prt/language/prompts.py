@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, tensor
+from transformers import PreTrainedTokenizerBase
 
 from prt.errors import InputError, first_line
 from prt.language.models import Causal
@@ -43,6 +44,24 @@ def encode(causal: Causal, prompt: str | Turns, max_new_tokens: int, template: s
             "ask for fewer, or shorten the prompt."
         )
     return tensor([ids], device=causal.model.device), text
+
+
+def template_of(
+    tuned: Sequence[tuple[str, PreTrainedTokenizerBase]], remedy: str = "ask without a chat template"
+) -> str | None:
+    """The chat template that rewards were tuned with, each with its name; None where none of them has one.
+
+    Raises:
+        InputError: if there are two, with the remedy.
+    """
+    having = [(name, str(tokenizer.chat_template)) for name, tokenizer in tuned if tokenizer.chat_template]
+    for name, template in having[1:]:
+        if template != having[0][1]:
+            raise InputError(
+                f"the rewards {having[0][0]} and {name} were tuned with different chat templates, so it is not known "
+                f"which a chat is to be written in; {remedy}."
+            )
+    return having[0][1] if having else None
 
 
 def check_stops(stop: Sequence[str]) -> None:
