@@ -238,6 +238,21 @@ def encode(
     return rows
 
 
+def read_split(data: Manifest, split: str) -> Any:
+    """The conversations of a split, in the column ``messages`` of a data set of Hugging Face's.
+
+    Raises:
+        InputError: if the split is missing or damaged.
+    """
+    source = data.folder / f"{split}.arrow"
+    if not source.is_file():
+        raise InputError(f"the data set {data.folder} has no {source.name}; prepare it again.")
+    conversations = _read(source)
+    if "messages" not in conversations.column_names:
+        raise InputError(f"{source} has no column 'messages'; prepare the data set again.")
+    return conversations
+
+
 def tokenise(
     data: Manifest, split: str, out: Path, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
 ) -> None:
@@ -249,12 +264,7 @@ def tokenise(
     Raises:
         InputError: if no conversation is left, or a conversation cannot be encoded.
     """
-    source = data.folder / f"{split}.arrow"
-    if not source.is_file():
-        raise InputError(f"the data set {data.folder} has no {source.name}; prepare it again.")
-    conversations = _read(source)
-    if "messages" not in conversations.column_names:
-        raise InputError(f"{source} has no column 'messages'; prepare the data set again.")
+    conversations = read_split(data, split)
     counts = {"conversations": 0, "truncated": 0, "dropped": 0}
     with (
         writing(out, TOKENS, stream=True) as add,
