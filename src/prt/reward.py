@@ -168,6 +168,20 @@ def read_manifest(folder: Path, kind: str = "vision") -> dict[str, Any]:
     return manifest
 
 
+def kind_of(folder: Path) -> str:
+    """What the folder of a reward or of a composed model says it is of: vision, language or composed.
+
+    Raises:
+        InputError: if there is no manifest, or it is corrupt or of something else.
+    """
+    if not (folder / MANIFEST).is_file():
+        read_manifest(folder)  # which says so
+    found = str(read_json(folder / MANIFEST).get("kind"))
+    if found not in MANIFESTS:
+        raise InputError(f"{folder / MANIFEST} is of no reward (kind {found}); name a folder with one.")
+    return found
+
+
 @contextmanager
 def unchanged(folder: Path, files: Mapping[str, str]) -> Iterator[Path]:
     """A folder that has ``files`` of ``folder`` and nothing else, so that nothing that was not checked is read.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prt import hub, reward
-from prt.atomic import file_hash, must_be_free, read_json, scratch, write_json, write_text
+from prt.atomic import file_hash, must_be_free, scratch, write_json, write_text
 from prt.card import card, measurements
 from prt.errors import InputError, first_line
 
@@ -45,7 +45,7 @@ def push(folder: Path, repository: str, *, private: bool = False, measured: Sequ
             a path of this machine, the repository holds something else or may not be written to, or the hub is out of
             reach.
     """
-    manifest = _manifest(folder)
+    manifest = reward.read_manifest(folder, reward.kind_of(folder))
     rows = measurements(list(measured), manifest)
     with reward.unchanged(folder, files_of(manifest)) as whole, scratch("push") as staged:
         public = _public(copy.deepcopy(manifest))
@@ -68,17 +68,6 @@ def push(folder: Path, repository: str, *, private: bool = False, measured: Sequ
 def files_of(manifest: dict[str, Any]) -> dict[str, str]:
     """The files that a manifest belongs to: name → SHA-256."""
     return manifest["files"] if "files" in manifest else {reward.WEIGHTS: manifest["weights_sha256"]}
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of whatever kind in ``folder``."""
-    kind = "language"
-    if (folder / reward.MANIFEST).is_file():
-        found = read_json(folder / reward.MANIFEST).get("kind")
-        if found not in reward.MANIFESTS:
-            raise InputError(f"{folder / reward.MANIFEST} is of no reward (kind {found}); name a folder with one.")
-        kind = str(found)
-    return reward.read_manifest(folder, kind)
 
 
 def _public(value: Any) -> Any:
@@ -180,7 +169,7 @@ def pull(repository: str, out: Path) -> dict[str, Any]:
     with scratch("pull") as first:
         receipt = hub.download(repository, "model", first / "it", needed=[reward.MANIFEST])
         try:
-            manifest = _manifest(first / "it")
+            manifest = reward.read_manifest(first / "it", reward.kind_of(first / "it"))
         except InputError as error:
             raise InputError(str(error).replace(str(first / "it"), repository)) from error
     needed = [glob.escape(name) for name in (*files_of(manifest), reward.MANIFEST)]

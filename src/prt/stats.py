@@ -88,25 +88,27 @@ def point(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Estimate:
     return Estimate(float(np.mean(mean(x, groups))), np.nan, np.nan)
 
 
-def difference(x: NDArray[np.float64], groups: NDArray[np.int64]) -> Difference:
-    """Mean of differences between −1 and 1, ``x`` (S, N) of S seeds, over the groups (N,), by Student's t-test.
+def difference(x: NDArray[np.float64], groups: NDArray[np.int64], most: float = 1.0) -> Difference:
+    """Mean of differences between −most and most, ``x`` (S, N) of S seeds, over the groups (N,), by Student's t-test.
 
-    Where all differences are the same, the test has one example of 1 and one of −1 more (Bonett & Price 2012): no
-    number of equal examples is certainty.
+    Where all differences are the same, the test has one example of ``most`` and one of −most more (Bonett & Price
+    2012): no number of equal examples is certainty. Without a bound (infinity) there is then no interval (NaN).
     """
     from scipy.special import stdtr  # here: slow to import
 
     value, seeds, examples, freedom = _variances(x, groups)
     centre, parts = value, [(seeds, len(x) - 1.0), (examples, freedom)]
     if seeds + examples < 1e-16:  # rounding
+        if np.isinf(most):
+            return Difference(value, np.nan, np.nan, np.nan)
         n = effective_size(groups)
         centre = n * value / (n + 2)
-        parts = [(((n * value**2 + 2) / (n + 2) - centre**2) / (n + 1), n + 1)]
+        parts = [(((n * value**2 + 2 * most**2) / (n + 2) - centre**2) / (n + 1), n + 1)]
     variance, freedom = _sum(parts)
     error = np.sqrt(variance)
     half = _quantile(freedom) * error
     p = 2 * float(stdtr(freedom, -abs(centre) / error))
-    return Difference(value, float(max(-1.0, centre - half)), float(min(1.0, centre + half)), p)
+    return Difference(value, float(max(-most, centre - half)), float(min(most, centre + half)), p)
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from prt.errors import InputError
 from prt.scores import Scores
 from prt.vision.advise import _merged, examples, ways
 from prt.vision.backbones import load_backbone, preprocess
+from prt.vision.clip import open_clip
 from prt.vision.predict import load_reward, put_on, zero_shot_classifier
 from prt.vision.prepared import read_manifest
 
@@ -68,10 +69,34 @@ def test_the_weight_difference(tuned: Path, backbone: Path, dataset: Path, tmp_p
     assert "weight difference" not in ways(f"local-dir:{other}", reward, None, read, labels)
 
 
-def test_the_command(prt: Prt, tuned: Path, backbone: Path, pictures: Path, dataset: Path, tmp_path: Path) -> None:
+def test_a_fine_tuned_model_of_another_backbone_is_refused(
+    tuned: Path, backbone: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """By its manifest; one that does not say, by the backbone that it names."""
+    reward = load_reward(tuned / "prt" / "4" / "0")
+    read, labels = examples(dataset, reward.classes)
+    other = Path(shutil.copytree(tuned / "ft" / "4" / "0", tmp_path / "ft"))
+    facts = json.loads((other / "manifest.json").read_text())
+    for weights, fails in (("0", True), (None, False)):
+        known = facts | {"backbone": facts["backbone"] | {"weights": weights}}
+        (other / "manifest.json").write_text(json.dumps(known))
+        finetuned = load_reward(other, method="poe")
+        if fails:
+            with pytest.raises(InputError, match="were tuned from different backbones; name a run of ft of the reward"):
+                ways(f"local-dir:{backbone}", reward, finetuned, read, labels)
+        else:
+            assert "EFT" in ways(f"local-dir:{backbone}", reward, finetuned, read, labels)
+
+
+def test_the_command(
+    prt: Prt, tuned: Path, backbone: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = ["advise", "--reward", tuned / "prt" / "4" / "0", "--target", f"local-dir:{backbone}", "--device", "cpu"]
+    made, create = [], open_clip.create_model
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **of: made.append(args) or create(*args, **of))
     code, said, complaint = prt(*given, "--data", pictures, "--finetuned", tuned / "ft" / "4" / "0")
     assert code == 0, complaint
+    assert len(made) == 2  # the target and the source, once each
     *lines, best, verdict = said.splitlines()
     assert len(lines) == 9
     values = [float(re.search(r"  (\d+\.\d) \(", line)[1]) for line in lines]  # type: ignore[index]
@@ -91,6 +116,11 @@ def test_the_command(prt: Prt, tuned: Path, backbone: Path, pictures: Path, data
         shutil.copytree(pictures, tmp_path / "split" / name)
     refused[tmp_path / "split"] = "has splits (test, train); name the folder of the one"
     refused[tmp_path / "none"] = "the image folder"
+    (tmp_path / "chats.jsonl").write_text("{}")
+    refused[tmp_path / "chats.jsonl"] = "the reward is of images, but"
+    (tmp_path / "chats").mkdir()
+    (tmp_path / "chats" / "manifest.json").write_text('{"kind": "language"}')
+    refused[tmp_path / "chats"] = "chats holds no images, but data of kind language; name a data set of images."
     for data, sentence in refused.items():
         code, said, complaint = prt(*given, "--data", data)
         assert (code, said) == (1, "")

@@ -33,11 +33,14 @@ def test_damaged_data(dataset: Path, tmp_path: Path) -> None:
         ({"classes": ["a", "a"]}, "classes: has the class name 'a' twice"),
         ({"templates": []}, "templates: List should have at least 1 item"),
         ({"train": {"images": "5"}}, "train.images: Input should be a valid integer"),
-        ({"kind": "language"}, "kind: Input should be 'vision'"),
+        ({"kind": "sounds"}, "kind: Input should be 'vision'"),
     ):
         (copy / "manifest.json").write_text(json.dumps(facts | damage))
         with pytest.raises(InputError, match=f"manifest.json is damaged .{said}.*delete the folder and prepare"):
             read_manifest(copy)
+    (copy / "manifest.json").write_text(json.dumps(facts | {"kind": "language"}))
+    with pytest.raises(InputError, match="copy holds no images, but data of kind language; name a data set of images"):
+        read_manifest(copy)
 
 
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 5), st.integers(0, 40))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from prt import classification, combine
-from prt.advice import Right, cross_validated
+from prt.advice import FEWEST, RIGHT, STRENGTHS, Values, with_strengths
 from prt.errors import InputError
 from prt.reward import MANIFEST, read_weights
 from prt.scores import check_same_labels
@@ -24,8 +24,6 @@ from prt.vision.predict import Reward, alike, source_of, zero_shot_classifier
 from prt.vision.prepared import Images, decode, read_manifest
 from prt.vision.score import BATCH
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # that one is chosen from
-FEWEST = 10
 Read = Callable[[int], Image.Image]
 
 
@@ -38,6 +36,11 @@ def examples(folder: Path, classes: list[str]) -> tuple[Read, Tensor]:
     Raises:
         InputError: if it is neither, there are fewer than ten, or a class is none of ``classes``.
     """
+    if folder.is_file():
+        raise InputError(
+            f"the reward is of images, but {folder} is a file; name a folder of labelled images, or a prepared data "
+            "set."
+        )
     if (folder / MANIFEST).is_file():
         data = read_manifest(folder)
         check_same_labels(classes, data.classes, "the reward", f"the data set {folder}")
@@ -68,7 +71,7 @@ def examples(folder: Path, classes: list[str]) -> tuple[Read, Tensor]:
 
 def ways(
     target: str, reward: Reward, finetuned: Reward | None, read: Read, labels: Tensor, base: str | None = None
-) -> dict[str, Right]:
+) -> dict[str, Values]:
     """Way → whether it is right on each labelled image (N,); the simplest first.
 
     They are the target alone; the source's tuned models kept (with the reward, and with fine-tuning, if that is
@@ -76,7 +79,7 @@ def ways(
     and what has a strength (the weight difference: a scale) also with that chosen by cross-validation.
 
     Args:
-        finetuned: the source's fine-tuned model, loaded for eft, so with what it was tuned from.
+        finetuned: the source's fine-tuned model, loaded for poe or eft.
         base: the backbone that the reward was tuned from, if it is no longer where its manifest says.
 
     Raises:
@@ -101,7 +104,9 @@ def ways(
         check_same_labels(
             reward.classes, finetuned.classes, f"the reward {reward.folder}", f"the fine-tuned {finetuned.folder}"
         )
-        if source_of(finetuned.folder, finetuned.manifest["backbone"], base).fingerprint != own.fingerprint:
+        known = finetuned.manifest["backbone"]
+        theirs = known.get("weights") or source_of(finetuned.folder, known, base).fingerprint  # earlier ones do not say
+        if theirs != own.fingerprint:
             raise InputError(
                 f"{reward.folder} and {finetuned.folder} were tuned from different backbones; name a run of ft of the "
                 "reward's own."
@@ -119,11 +124,7 @@ def ways(
             scale: _right(scored(_merged(over, finetuned, own, scale), on.preprocess_cfg), labels)
             for scale in STRENGTHS
         }
-    for name, swept in sweeps.items():
-        rights[name] = swept[1.0]
-        right, chosen = cross_validated(swept)
-        rights[f"{name}, strength chosen ({chosen:g})"] = right
-    return rights
+    return with_strengths(rights, sweeps, RIGHT)
 
 
 def _same_architecture(*backbones: Backbone) -> bool:
@@ -144,7 +145,7 @@ def _merged(over: Classifier, finetuned: Reward, own: Backbone, scale: float) ->
     return alike(network, finetuned.classifier)
 
 
-def _right(scores: Tensor, labels: Tensor) -> Right:
+def _right(scores: Tensor, labels: Tensor) -> Values:
     return np.asarray((classification.rank(scores, labels) == 0).numpy())
 
 

@@ -59,8 +59,11 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: if it is missing, corrupt or incomplete.
     """
     path = folder / "manifest.json"
+    found = read_json(path, "data set manifest")
+    if (kind := found.get("kind")) == "language":
+        raise InputError(f"{folder} holds no images, but data of kind {kind}; name a data set of images.")
     try:
-        content = _Content.model_validate(read_json(path, "data set manifest"))
+        content = _Content.model_validate(found)
     except ValidationError as error:
         raise InputError(
             f"the data set manifest {path} is damaged ({first_line(error)}); delete the folder and prepare it again."
