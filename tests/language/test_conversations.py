@@ -1,6 +1,7 @@
 """Files of conversations: what says the same is read as the same; what is of another kind is named, with its remedy."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from helpers.chats import chat, prepared, write
 from prt.atomic import read_json
 from prt.errors import InputError
 from prt.language.chats import prepare, read_manifest
+from prt.language.conversations import read_file
 
 
 @pytest.mark.parametrize(("line", "complaint"), [
@@ -116,3 +118,8 @@ def test_other_files_are_refused(tmp_path: Path, content: str | bytes, complaint
     with pytest.raises(InputError, match=complaint):
         prepare(f"jsonl:{tmp_path / 'chats.json'}", tmp_path / "data", downloads=tmp_path)
     assert not list((tmp_path / "data").glob("*"))
+
+
+def test_a_file_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(InputError, match=r"/proc/self/mem cannot be read .*; mend its permissions, or name"):
+        read_file(Path("/proc/self/mem"), Counter())

@@ -99,12 +99,18 @@ def read_file(path: Path, left_out: Counter[str]) -> tuple[int, Iterator[tuple[i
     """The number of conversations in a file, and the conversations with their indices.
 
     Raises:
-        InputError: if there is no such file, it is not in UTF-8, or, while reading, naming the line that is wrong.
+        InputError: if there is no such file, it cannot be read, or is not in UTF-8; or, while reading, naming the line
+            that is wrong.
     """
     if not path.is_file():
         raise InputError(f"the chat file {path} does not exist, or is no file; correct 'source'.")
-    with path.open("rb") as file:
-        start = file.read(64)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise InputError(
+            f"the chat file {path} cannot be read ({error.strerror}); mend its permissions, or name another."
+        ) from None
     if not (found := json.detect_encoding(start)).startswith("utf-8"):
         coding = found.upper().replace("-LE", "LE").replace("-BE", "BE")
         raise InputError(
