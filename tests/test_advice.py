@@ -123,7 +123,8 @@ def test_losses_that_do_not_differ_are_not_told_apart():
     for same in (one, one + 1e-13 * other, one + 0.25):  # equal, but for rounding, and by as much on every chat
         found = advise({"a": one, "b": same}, LOSS)
         assert found.needed is None
-        assert "nan" not in as_text(found)
+        assert np.isnan([found.difference.low, found.difference.high, found.difference.p]).all()
+        assert f"; {found.difference.value:.3f} nats below the best other method, " in as_text(found)
         assert as_text(found).splitlines()[-1].startswith("not told apart: both losses are the same, or differ alike")
 
 
