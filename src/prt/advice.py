@@ -91,7 +91,7 @@ def needed_by_t_test(one: Numbers, other: Numbers) -> int | None:
     """Examples on which the paired t-test, two-sided at 5 %, tells two ways apart with a power of 80 %.
 
     By the normal approximation: n = ((z₀.₉₇₅ + z₀.₈) s / δ)², with the mean δ and the standard deviation s of the
-    differences on these examples (N,); Miller (2024, https://arxiv.org/abs/2411.00640, section 5) for paired numbers
+    differences on these examples (N,); Miller (2024, https://arxiv.org/abs/2411.00640) for paired numbers
     without noise of their own. None where all differences are the same, but for rounding, or δ is 0.
     """
     difference, spread = float((one - other).mean()), float((one - other).std(ddof=1))
