@@ -5,6 +5,7 @@ A command gives a result, or one sentence, or what its parser says; nothing half
 
 import gc
 import io
+import json
 import os
 import shutil
 import sys
@@ -80,7 +81,7 @@ PLACES = [
 VALUES = [*NUMBERS, *TEXTS, *PLACES]
 VISION = ["--reward", "clip-reward", "--target", "local-dir:clip"]
 LANGUAGE = ["--reward", "llama-reward", "--target", "llama", "--device", "cpu"]
-# A command → what it says where nothing is wrong.
+# A command, and after a comma of which kind, → what it says where nothing is wrong.
 LINES: dict[str, list[str]] = {
     "predict": ["predict", "red.png", *VISION],
     "generate": ["generate", "the cat", *LANGUAGE, "--max-new-tokens", "2"],
@@ -95,7 +96,8 @@ LINES: dict[str, list[str]] = {
     "pretrainings": ["pretrainings", "experiment", "--out", "made"],
     "compose": ["compose", *LANGUAGE, "--out", "made"],
     "serve": ["serve", *LANGUAGE[:4]],
-    "advise": ["advise", *VISION, "--data", "pets"],
+    "advise, images": ["advise", *VISION, "--data", "pets"],
+    "advise, chats": ["advise", *LANGUAGE, "--data", "chats.jsonl"],
     "push": ["push", "clip-reward", "me/reward"],
     "pull": ["pull", "me/pushed", "made"],
 }  # fmt: skip
@@ -123,6 +125,8 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "number": b"9" * 5000,
     }.items():  # fmt: skip
         (folder / name).write_bytes(content)
+    turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "the dog"}]
+    (folder / "chats.jsonl").write_text(10 * (json.dumps({"messages": turns}) + "\n"))
     for i in range(10):
         (folder / "pets" / CLASSES[i % 2]).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9), (25 * i, 99, 0)).save(folder / "pets" / CLASSES[i % 2] / f"{i}.png")
@@ -139,13 +143,18 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.update(environment)
 
 
+def words(name: str) -> list[str]:
+    """A command of :data:`LINES`, without its kind."""
+    return name.partition(",")[0].split()
+
+
 def commands() -> dict[str, Any]:
     """What click knows of the commands in :data:`LINES`."""
     group: Any = typer.main.get_command(app)
     found = {}
     for name in LINES:
         command = group
-        for part in name.split():
+        for part in words(name):
             command = command.commands[part]
         found[name] = command
     return found
@@ -245,12 +254,11 @@ def test_edges_of_options(name: str, top: Path, data: st.DataObject) -> None:
     """One of the values that are given is another, or an option is given, too."""
     if name == "serve" and find_spec("vllm") is not None:
         pytest.skip("it would serve")
-    words = name.split()
     line = list(LINES[name])
     options = [p.opts[0] for p in COMMANDS[name].params if p.param_type_name == "option" and not p.is_flag]
     flags = [p.opts[0] for p in COMMANDS[name].params if p.param_type_name == "option" and p.is_flag]
     value = data.draw(st.sampled_from(VALUES) | st.text(max_size=8).filter(lambda s: "\0" not in s))
-    at = data.draw(st.sampled_from([i for i in range(len(words), len(line)) if not line[i].startswith("--")]))
+    at = data.draw(st.sampled_from([i for i in range(len(words(name)), len(line)) if not line[i].startswith("--")]))
     option = data.draw(st.sampled_from([*options, ""]))
     if name == "doctor" or not option:
         line[at] = value

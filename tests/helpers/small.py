@@ -31,7 +31,10 @@ CLIP = {
 }
 LOOK = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [16, 16]}
 CLASSES = ["cat", "dog"]
-TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}."
+TEMPLATE = (  # one that tuning can learn from
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}."
+)
 
 
 def clip(out: Path, seed: int, tokenizer: bool = False) -> Path:
