@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
 from prt.errors import InputError
-from prt.figures.style import conditions, folded, legend, plain_style, save, titles, within
+from prt.figures.style import conditions, folded, interval, legend, plain_style, save, titles, within
 from prt.methods import METHODS
 from prt.select import chosen, headline, plain
 
@@ -74,7 +74,8 @@ def _panels(above: Axes, below: Axes, rows: pd.DataFrame) -> None:
         of = rows[rows["method"] == method]
         x, value = [names.index(target) for target in of["target"]], 100 * of["value"]
         colour = METHODS[method].colour
-        ends = [100 * (of["value"] - of["low"]).clip(lower=0), 100 * (of["high"] - of["value"]).clip(lower=0)]
+        # Of few pretrainings an interval may go beyond what an accuracy can be.
+        ends = interval(of.assign(low=of["low"].clip(lower=0), high=of["high"].clip(upper=1)))
         above.errorbar(x, value, ends, linestyle=style, marker="o", markersize=2.4, color=colour, elinewidth=0.5)
         if method not in APART:
             below.plot(x, value - kept, style, marker="o", markersize=2.4, color=colour)

@@ -125,14 +125,14 @@ def _panel(
         here = rows[rows["way"] == way]
         if here.empty:
             continue
-        for pair, row in here.set_index(["source", "target"]).iterrows():
-            place = number + 0.75 * ((list(colour).index(pair) + 0.5) / len(colour) - 0.5)
-            axis.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=colour[pair], linewidth=0.7)
-            axis.plot(100 * row["difference"], place, "o", color=colour[pair], markersize=2.2)
         mean = 100 * here["difference"].mean()
         if not shown[0] <= mean <= shown[1]:
             side, to = ("left", shown[0]) if mean < shown[0] else ("right", shown[1])
             said = f"mean {mean:.0f}".replace("-", "−")
             axis.text(to, number, f" {said} ", ha=side, va="center", fontsize=5.5)
             continue
+        for pair, row in here.set_index(["source", "target"]).iterrows():
+            place = number + 0.75 * ((list(colour).index(pair) + 0.5) / len(colour) - 0.5)
+            axis.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=colour[pair], linewidth=0.7)
+            axis.plot(100 * row["difference"], place, "o", color=colour[pair], markersize=2.2)
         axis.plot([mean] * 2, [number - 0.42, number + 0.42], color=INK, linewidth=1.4, zorder=3)
