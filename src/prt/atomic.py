@@ -132,17 +132,21 @@ def scratch(purpose: str) -> Iterator[Path]:
     with ExitStack() as stack:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=prefix))
-            with suppress(FileNotFoundError, BlockingIOError):  # taken for a dead process's before it had its lock
+            try:
                 stack.enter_context(_locked(folder))
-                if folder.exists():
-                    break
+            except (FileNotFoundError, BlockingIOError):  # taken for a dead process's before it had its lock
+                continue
+            except OSError:  # no locks here, so no other process takes it
+                break
+            if folder.exists():
+                break
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; OSError if another process does, or it is no folder."""
+    """Hold the lock of a folder; OSError if another process does, it is no folder, or has no locks."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -31,6 +31,12 @@ def _swept(alphas: list[float]) -> list[float]:
     return alphas
 
 
+def _put_on(strengths: list[float]) -> list[float]:
+    if not any(strengths):
+        raise ValueError("puts nothing on: add a strength above 0")
+    return strengths
+
+
 def _varied(strengths: list[float]) -> list[float]:
     if not set(strengths) - {1.0}:
         raise ValueError("sweeps nothing, as 1 is always computed: add another strength")
@@ -45,6 +51,7 @@ Number = Annotated[float, Field(ge=0, lt=3e38), AfterValidator(abs)]  # of singl
 Numbers = Annotated[list[Number], Field(min_length=1), Distinct]
 Alphas = Annotated[Numbers, AfterValidator(_swept)]
 Strengths = Annotated[Numbers, AfterValidator(_varied)]
+OfBoth = Annotated[Numbers, AfterValidator(_put_on)]  # strengths of two rewards
 Pairs = Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1), Distinct]
 
 
@@ -167,7 +174,7 @@ class Together(Panel):
 
     datasets: Annotated[list[str], Field(min_length=2, max_length=2), Distinct]
     shots: Shots
-    strengths: Numbers
+    strengths: OfBoth
 
 
 class Ledger(Part):
@@ -263,7 +270,7 @@ class TwoRewards(Panel):
 
     chats: Annotated[dict[Name, str], Field(min_length=2, max_length=2)]
     benchmarks: Annotated[list[str], Field(min_length=2, max_length=2), Distinct]
-    strengths: Numbers
+    strengths: OfBoth
 
 
 class NextTokens(Part):

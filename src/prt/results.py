@@ -33,10 +33,12 @@ class Measure:
 class Result:
     """All metrics of a cell; ``headline`` is the one that figures and comparisons show.
 
-    ``strength`` and ``variant`` are those that were chosen on validation data, where they were.
+    ``strength``, and ``alpha`` and ``variant`` of a reward, are those that were chosen on validation data, where they
+    were.
     """
 
     headline: str
     measures: dict[str, Measure]
     strength: float | None = None
+    alpha: float | None = None
     variant: str | None = None

@@ -98,7 +98,7 @@ def _rows(variant: Cell, seeds: Seeds) -> Iterator[tuple[dict[str, Any], str]]:
         measures = {seed: result.measures[metric] for seed, result in seeds.items()}
         n = {"n": len(first.measures[metric].values)}
         for seed, measure in measures.items():
-            chosen = {key: getattr(seeds[seed], key) for key in ("strength", "variant")}
+            chosen = {key: getattr(seeds[seed], key) for key in ("strength", "alpha", "variant")}
             chosen = {key: value for key, value in chosen.items() if value is not None}
             row = here | {"seed": seed} | chosen | vars(measure.interval(measure.values, measure.groups)) | n
             yield row, "transfer"

@@ -30,13 +30,15 @@ def compared() -> pd.DataFrame:
     merged = poe[poe["variant"].isna()].assign(method="poe", baseline="difference", difference=-0.02, low=-0.03, high=0)
     chosen = found[found["method"].eq("prt") & found["variant"].isna()].assign(method="prt_best")
     alike = poe[poe["variant"].isna()].assign(method="prt_best", baseline="poe_chosen", difference=0.04)
-    return pd.concat([found, poe, merged, chosen, alike], ignore_index=True)
+    lora = found[found["method"].eq("prt")].assign(lora=True, difference=0.9)  # Table 6's
+    return pd.concat([found, poe, merged, chosen, alike, lora], ignore_index=True)
 
 
 def test_gains(tmp_path: Path) -> None:
     table = compared()
     rows = portability.select(table)
-    assert not (rows["source"] == rows["target"]).any()
+    assert not (rows["source"] == rows["target"]).any() and not rows["lora"].any()
+    assert not rows.duplicated(["way", "over", "dataset", "source", "target", "metric"]).any()
     ways = ["PRT", *VARIANTS, "PRT, tuning and strength chosen", "EFT", "PoE", "weight difference"]
     assert list(rows["way"].unique()) == ways
     over = rows[rows["over"] == "over PoE"].set_index(["way", "dataset", "target"])["difference"]

@@ -50,6 +50,8 @@ def made(folder: Path) -> None:
     words = tokenizer()
     for seed, name in enumerate("st"):
         network(seed, 32, 32, 1, len(words)).save_pretrained(folder / name)
+        if name == "t":  # a template that the target came with, and that says nothing of whose the tokens are
+            words.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
         words.save_pretrained(folder / name)
     for kind in ("problems", "instructions"):
         lines = map(json.dumps, tasks.chats(kind)[:20])
@@ -103,6 +105,9 @@ def test_from_chats_to_the_picture(prt: Prt, tmp_path: Path, monkeypatch: pytest
     assert len(samples) == len(losses) == 3
     cells = json.loads(Path(f"{TOP}/evaluated/t@both/problems/prt-of-s-first-1-second-1-seed0/result.json").read_text())
     assert [(cell["variant"], cell["strength"]) for cell in cells["cell"]] == [("first", 1.0), ("second", 1.0)]
+    # The target alone is asked in the template of the rewards, too, which alone says where an answer begins.
+    alone = Path(f"{TOP}/evaluated/t@both/problems/pretrained")
+    assert np.isfinite(read_losses(alone / HELD_OUT))
     rows = pd.read_csv("results/two/figures/together_language.csv")
     assert len(rows) == 3 * 4 and set(rows["dataset"]) == {"problems", "instructions", "both"}
     assert rows.groupby("dataset")["chosen"].sum().eq(1).all()

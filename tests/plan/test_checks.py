@@ -73,6 +73,7 @@ VISION: list[tuple[str, Any, str]] = [
     ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {}}, "digits-noise.shots of the configuration"),
     ("datasets.digits-noise", {"source": "miniature:mnist", "shots": {"full": {}}}, "cannot be called 'digits-noise'"),
     ("together", TOGETHER, "unknown data set of together 'mnits': did you mean 'digits'?"),
+    ("together", TOGETHER | {"strengths": [0]}, "together.strengths of the configuration puts nothing on"),
     ("together", TOGETHER | {"datasets": ["digits"] * 2}, "together.datasets of the configuration has the entry"),
     ("ageing", {"source": "other", "targets": ["tiny"]}, "ageing puts rewards of 'other' on 'tiny', but no panel has"),
     ("costs.training", ["othr"], "unknown backbone of costs 'othr': did you mean 'other'?"),
@@ -331,3 +332,24 @@ def test_ways_to_draw_answers_that_a_target_of_another_tokenizer_has_not(tmp_pat
     with pytest.raises(InputError, match=r"problems is to be answered with 'top_p' \(.*sums.yaml\), which a target of"):
         Plan.of(changed(across, "language.benchmarks.problems", own))
     Plan.of(changed(OTHER, "language.benchmarks.problems", own))
+
+
+def test_what_has_no_picture_on_a_target_of_another_tokenizer() -> None:
+    """A chain of targets shows PRT, which is called otherwise there; so is all that a study of variants would show."""
+    across = changed(OTHER, "language.models.m.tokenizer", "threes")
+    del across["language"]["table6"]
+    chain = {"benchmarks": ["problems"], "panels": [{"source": "s", "targets": ["m"]}]}
+    with pytest.raises(InputError, match="ageing_language shows a reward on models with its own tokenizer, but s"):
+        Plan.of(changed(across, "language.bars.ageing_language", chain))
+    varied = {"half": {"recipe": {"reference": 0.5}}}
+    assert "portability_language" not in Plan.of(changed(across, "language.variants", varied)).items
+    assert "portability_language" in Plan.of(changed(OTHER, "language.variants", varied)).items
+
+
+def test_a_study_of_few_rewards() -> None:
+    """No correlation of two, and no gain on the source itself alone."""
+    varied = changed(WHOLE, "vision.variants", {"half": {"recipe": {"reference": 0.5}}})
+    items = Plan.of(varied).items
+    assert {"portability_vision", "calibration"} <= items.keys() and "bound" not in items
+    three = changed(varied, "vision.variants.third", {"recipe": {"reference": 0.3}})
+    assert "bound" in Plan.of(three).items

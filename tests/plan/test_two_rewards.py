@@ -40,8 +40,8 @@ def test_all_that_is_drawn_is_measured_once(jobs: str) -> None:
     tuned = of.jobs.get("tune_language", f"s-poor@{name}")
     assert f"{TOP}/data-problems/manifest.json" in tuned.needs
     assert f"{TOP}/data/manifest.json" not in tuned.needs
-    if jobs == "many":  # else all pictures of the half are one job
-        assert of.counts(["together_language"])["tune_language"] == 2 * 2
+    assert of.counts(["together_language"])["tune_language"] == (2 if jobs == "few" else 2 * 2)
+    assert not needs & set(of.items["figure3"].needs) and of.jobs.get("draw", "together_language")
     assert of.jobs.get("prepare_chats", "data-problems").needs == (f"{TOP}/chats/problems.jsonl",)
 
 
@@ -55,14 +55,14 @@ def test_other_jobs_stay_as_they_are() -> None:
 
     without, with_it = facts(Plan.of(config)), facts(plan())
     changed = {key for key, fact in with_it.items() if without.get(key) != fact}
-    mine = {("evaluate", "m-rich@both"), ("draw", "language-pictures")}
+    mine = {("evaluate", "m-rich@both"), ("draw", "together_language")}
     mine |= {(rule, f"{to}{name}") for name in ("problems", "instructions")
              for rule, to in (("prepare_chats", "data-"), ("tune_language", "s-poor@"))}  # fmt: skip
     assert changed == mine
     other = facts(plan(strengths=[0, 1]))
     assert {key for key in with_it if other[key] != with_it[key]} == {
         ("evaluate", "m-rich@both"),
-        ("draw", "language-pictures"),
+        ("draw", "together_language"),
     }
 
 

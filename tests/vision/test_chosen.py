@@ -88,6 +88,7 @@ def test_the_tables_say_which(test: Scored) -> None:
     top1 = made.transfer[made.transfer["metric"] == "top1"]
     assert top1["strength"].fillna(-1).tolist() == [-1, 1, 1, 1, 1, 1, 1, 1]
     assert top1["variant"].fillna("").tolist() == [*[""] * 5, "right", "mute", "mute"]
+    assert top1.loc[top1["method"] == "prt_best", "alpha"].tolist() == [0.1]  # that of the variant
     summary = made.summary[made.summary["metric"] == "top1"]
     assert summary["strength"].fillna(-1).tolist() == [-1, 1, -1, 1, -1, -1, 1, -1]
     assert summary["variant"].fillna("").tolist() == [*[""] * 6, "mute", "mute"]

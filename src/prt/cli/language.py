@@ -164,12 +164,17 @@ def _two_rewards(plan: "LanguagePlan", points: "dict[str, Cells]", models: "Mode
     from prt.language.choose import loss
     from prt.language.evaluate import evaluate
     from prt.language.models import Causal
+    from prt.language.parts import with_template
     from prt.language.together import HELD_OUT, write_losses
 
     held_out = {chats: read_manifest(Path(plan.data(chats))) for chats in plan.sources if chats}
     for path, cells in points.items():
         out, model, benchmark = Path(plan.top, "evaluated", path), models.together(cells), cells[0].dataset
         assert isinstance(model, Causal)  # of one tokenizer
+        if not cells[0].source:  # the target alone is asked and measured in the template of its rewards
+            put_on = models.together(next(of for of in plan.points.values() if of[0].source))
+            assert isinstance(put_on, Causal)
+            model = with_template(model, put_on.tokenizer.chat_template)
         write_losses(out / HELD_OUT, {chats: loss(model, data, plan.max_length) for chats, data in held_out.items()})
         cell = list(cells) if len(cells) > 1 else cells[0]
         settings, unsafe = plan.benchmark_settings(benchmark), plan.config.unsafe_code

@@ -61,22 +61,22 @@ def correlations(rows: pd.DataFrame, quantity: str, gain: str) -> tuple[list[flo
 
     Returns:
         Over all rewards and targets; and within transfers, where the rewards of one source on one target alone are
-        ranked, as the mean over transfers (empty where fewer than three differ).
+        ranked, as the mean over transfers. Where a quantity or gain has fewer than three values, there is none.
     """
     over, within = [], []
     for _, of in rows.groupby("pretraining", sort=False):
-        over.append(_spearman(of, quantity, gain))
-        inner = [_spearman(one, quantity, gain) for _, one in of.groupby(ON, sort=False) if one[quantity].nunique() > 2]
+        over += _spearman(of, quantity, gain)
+        inner = [rho for _, one in of.groupby(ON, sort=False) for rho in _spearman(one, quantity, gain)]
         within += [float(np.mean(inner))] if inner else []
     return over, within
 
 
-def _spearman(rows: pd.DataFrame, quantity: str, gain: str) -> float:
+def _spearman(rows: pd.DataFrame, quantity: str, gain: str) -> list[float]:
     from scipy.stats import spearmanr  # here: slow to import
 
-    if rows[quantity].nunique() < 2 or rows[gain].nunique() < 2:
-        return 0.0
-    return float(spearmanr(rows[quantity], rows[gain]).statistic)
+    if rows[quantity].nunique() < 3 or rows[gain].nunique() < 3:
+        return []
+    return [float(spearmanr(rows[quantity], rows[gain]).statistic)]
 
 
 def said(values: list[float]) -> str:
@@ -106,7 +106,8 @@ def figure(rows: pd.DataFrame) -> Figure:
                 axis.xaxis.set_major_formatter("{x:g}")
                 axis.xaxis.set_minor_formatter(NullFormatter())
             over, within = correlations(rows, quantity, gain)
-            lines = [f"ρ {said(over)}", *([f"in a transfer {said(within)}"] if within else [])]
+            lines = [f"ρ {said(over)}"] if over else []
+            lines += [f"in a transfer {said(within)}"] if within else []
             axis.set_title("\n".join(lines), fontsize=5.5)
             if gain == list(GAINS)[-1]:
                 axis.set_xlabel(unit)

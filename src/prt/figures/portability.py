@@ -39,12 +39,13 @@ def draw(comparison: pd.DataFrame, stem: Path) -> None:
 def select(comparison: pd.DataFrame) -> pd.DataFrame:
     """The gains that are shown, with columns ``way`` (how the reward was tuned, or the method) and ``over``.
 
-    What is put on the source itself is no transfer. A strength that is chosen is compared with one that is chosen.
+    What is put on the source itself is no transfer; LoRA has its own table. A strength that is chosen is compared with
+    one that is chosen.
 
     Raises:
         InputError: if there is no variant.
     """
-    carried = comparison[comparison["source"] != comparison["target"]]
+    carried = comparison[(comparison["source"] != comparison["target"]) & ~comparison["lora"]]
     variants = list(carried.loc[carried["method"].eq("prt"), "variant"].dropna().unique())
     if not variants:
         raise InputError("the comparison has no variant of a reward on another model; add one to the configuration.")

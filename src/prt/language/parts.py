@@ -64,7 +64,7 @@ class Models:
         if not added:
             return base
         put_on = merged if whole.merged else compose
-        return _with_template(put_on(base, added, cell.method), template)
+        return with_template(put_on(base, added, cell.method), template)
 
     def together(self, cells: Sequence[Cell]) -> Causal | TextRewarded:
         """The model of several rewards on one target, a cell for each; of one cell that of :meth:`of`.
@@ -78,9 +78,7 @@ class Models:
             return self.of(cells[0])
         sums = [self._sum(cell) for cell in cells]
         base, _, template = sums[0]
-        return _with_template(
-            compose(base, [part for _, added, _ in sums for part in added], cells[0].method), template
-        )
+        return with_template(compose(base, [part for _, added, _ in sums for part in added], cells[0].method), template)
 
     def _sum(self, cell: Cell) -> tuple[Any, list[tuple[Any, float]], str | None]:
         """A cell's base, what is added to it with its weights, and the chat template of the sum."""
@@ -175,7 +173,8 @@ class Models:
             raise InputError(f"{needs}, but {spec} has other weights; name that model.")
 
 
-def _with_template(made: Causal, template: str | None) -> Causal:
+def with_template(made: Causal, template: str | None) -> Causal:
+    """The same model, which is asked in a chat template."""
     tokenizer = copy.deepcopy(made.tokenizer)
     tokenizer.chat_template = template
     return replace(made, tokenizer=tokenizer)

@@ -134,11 +134,13 @@ class Plan:
         yield self._item("vision", "strength", summaries(vision.datasets), None)
         if config.together is not None:
             yield self._item("vision", "together", together.needs(vision), config.together.model_dump())
-        if config.variants:
+        carried = [pair for dataset in vision.datasets for pair in vision.pairs(dataset) if pair[0] != pair[1]]
+        if config.variants and carried:
             of = vision.datasets
             compared, theories = ([vision.table(f"test/{d}", t) for d in of] for t in ("comparison", "theory"))
             yield self._item("vision", "portability_vision", compared, None, "portability")
-            yield self._item("vision", "bound", [*theories, *summaries(of)], None)
+            if (1 + len(config.variants)) * len(carried) > 2:  # of fewer rewards there is no correlation
+                yield self._item("vision", "bound", [*theories, *summaries(of)], None)
             yield self._item("vision", "calibration", summaries(of), None)
         if config.ageing is not None:
             yield self._item("vision", "ageing", summaries(vision.datasets), config.ageing.model_dump())
@@ -166,7 +168,10 @@ class Plan:
             caption = name if name in ("figure7", "table4", "table6") else caption
             printed = file_hash(PAPER if name.startswith("table") else BARS)
             yield self._item("language", name, needs, [item.model_dump(), language.paper_names, printed], caption)
-        if language.config.variants and language.config.bars:
+        panels = [panel for bars in language.config.bars.values() for panel in bars.panels]
+        pairs = [(panel.source, target) for panel in panels for target in panel.targets]
+        carried = [pair for pair in pairs if pair[0] != pair[1] and not language.config.across(*pair)]
+        if language.config.variants and carried:
             compared = [language.table("", "comparison")]
             yield self._item("language", "portability_language", compared, None, "portability")
         if (both := language.config.together) is not None:
@@ -199,7 +204,8 @@ class Plan:
 
     def _light(self, file: str) -> bool:
         """Whether a file is one of those that every other picture of its half hangs on, too."""
-        return Path(file).name not in ("table1.csv", "table2.csv", "table3.csv") and Path(file).suffix != ".json"
+        costly = ("table1.csv", "table2.csv", "table3.csv")
+        return Path(file).name not in costly and Path(file).suffix != ".json" and "@both" not in file
 
     def drawn_by(self, job: str) -> list[Item]:
         """The items that a job draws."""

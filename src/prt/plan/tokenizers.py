@@ -15,7 +15,7 @@ def check_tokenizers(language: Language) -> None:
     single += [("table3", source, target) for source, target in (language.table3.pairs if language.table3 else [])]
     for name, item in language.transfers.items():
         pairs = [(panel.source, target) for panel in item.panels for target in panel.models]
-        if name == "figure7":
+        if name in ("figure7", "ageing_language"):
             single += [(name, source, target) for source, target in pairs]
         if any(language.across(*pair) for pair in pairs):
             for benchmark in item.benchmarks:

@@ -115,7 +115,8 @@ class Scored:
         ]
         means = [self._validation.result(c).measures["top1"].values.mean() for c in fixed]
         best = max(zip(means, fixed, strict=True), key=lambda of: (of[0], -abs((of[1].strength or 0) - 1)))[1]
-        return replace(self.result(best), strength=best.strength, variant=best.variant if of.any_variant else None)
+        found = replace(self.result(best), strength=best.strength)
+        return replace(found, alpha=best.alpha, variant=best.variant) if of.any_variant else found
 
     def _computed(self, cell: Cell) -> Result:
         if method(cell.method).at:
