@@ -168,6 +168,7 @@ def _two_rewards(plan: "LanguagePlan", points: "dict[str, Cells]", models: "Mode
     from prt.language.together import HELD_OUT, write_losses
 
     held_out = {chats: read_manifest(Path(plan.data(chats))) for chats in plan.sources if chats}
+    losses: dict[Cells, dict[str, float]] = {}  # of a sum, whatever benchmark it is measured on
     for path, cells in points.items():
         out, model, benchmark = Path(plan.top, "evaluated", path), models.together(cells), cells[0].dataset
         assert isinstance(model, Causal)  # of one tokenizer
@@ -175,7 +176,10 @@ def _two_rewards(plan: "LanguagePlan", points: "dict[str, Cells]", models: "Mode
             put_on = models.together(next(of for of in plan.points.values() if of[0].source))
             assert isinstance(put_on, Causal)
             model = with_template(model, put_on.tokenizer.chat_template)
-        write_losses(out / HELD_OUT, {chats: loss(model, data, plan.max_length) for chats, data in held_out.items()})
+        key = tuple(cell.model_copy(update={"dataset": ""}) for cell in cells)
+        if key not in losses:
+            losses[key] = {chats: loss(model, data, plan.max_length) for chats, data in held_out.items()}
+        write_losses(out / HELD_OUT, losses[key])
         cell = list(cells) if len(cells) > 1 else cells[0]
         settings, unsafe = plan.benchmark_settings(benchmark), plan.config.unsafe_code
         evaluate(model, benchmark, settings, cell=cell, out=out, unsafe_code=unsafe)
